@@ -1,0 +1,1 @@
+"""The nouns and the small tools that every package shares; standard library and msgspec only."""

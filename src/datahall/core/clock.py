@@ -1,0 +1,34 @@
+"""The clock on the wall; tests and the twin hand in another one."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now_ns(self) -> int:
+        """Return nanoseconds since 1970-01-01 UTC."""
+        return time.time_ns()
+
+    def monotonic_ns(self) -> int:
+        """Return nanoseconds of a clock that never goes back; only differences mean anything."""
+        return time.monotonic_ns()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for `seconds`."""
+        time.sleep(seconds)
+
+
+def iso(ns: int) -> str:
+    """Return nanoseconds since the epoch as RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+if TYPE_CHECKING:
+    from datahall.core.ports.clock import Clock
+
+    _: Clock = SystemClock()

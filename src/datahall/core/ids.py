@@ -1,0 +1,25 @@
+"""Names for things: a kind, a time that sorts, and enough randomness that two never meet."""
+
+from __future__ import annotations
+
+import secrets
+
+from datahall.core.ports.clock import Clock
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+
+
+def new_id(prefix: str, clock: Clock) -> str:
+    """Return `prefix_` followed by 10 characters of millisecond time and 16 of randomness.
+
+    Ids of one prefix sort by the time at which they were made (the form of a ULID, in lower case).
+    """
+    return f"{prefix}_{_encode(clock.now_ns() // 1_000_000, 10)}{_encode(secrets.randbits(80), 16)}"
+
+
+def _encode(number: int, length: int) -> str:
+    characters = []
+    for _ in range(length):
+        characters.append(_ALPHABET[number & 31])
+        number >>= 5
+    return "".join(reversed(characters))

@@ -1,0 +1,23 @@
+"""What packages need from the world, as Protocols; `app.wiring` hands in what fulfils them."""
+
+from datahall.core.ports.blobs import BlobStore
+from datahall.core.ports.catalogue import Catalogue, LedgerStore
+from datahall.core.ports.clock import Clock
+from datahall.core.ports.launching import Launcher, Limits, Process, ProcessSpec
+from datahall.core.ports.prediction import Columns, Predictor
+from datahall.core.ports.signing import Signer, Witness
+
+__all__ = [
+    "BlobStore",
+    "Catalogue",
+    "Clock",
+    "Columns",
+    "Launcher",
+    "LedgerStore",
+    "Limits",
+    "Predictor",
+    "Process",
+    "ProcessSpec",
+    "Signer",
+    "Witness",
+]

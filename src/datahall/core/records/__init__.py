@@ -1,0 +1,90 @@
+"""The nouns: frozen records, one a file, without I/O."""
+
+from datahall.core.records.answer import Answer
+from datahall.core.records.app import App, Task
+from datahall.core.records.artifact import Artifact, Grant
+from datahall.core.records.base import R, Record
+from datahall.core.records.bundle import Bundle, BundleManifest, EngineName
+from datahall.core.records.deployment import Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable
+from datahall.core.records.entry import Act, Change, Checkpoint, Entry, EntryKind, Touched
+from datahall.core.records.environment import Environment
+from datahall.core.records.evidence import Evidence, EvidenceKey, Exhibit, Figure, Measurement
+from datahall.core.records.holdout import Holdout
+from datahall.core.records.policy import Claim, Policy
+from datahall.core.records.principal import ApiKey
+from datahall.core.records.run import Run
+from datahall.core.records.snapshot import Column, ColumnKind, Snapshot, Source, Split
+from datahall.core.records.step import Step, StepState
+from datahall.core.records.verdict import Finding, Outcome, Verdict
+from datahall.core.records.version import Candidate, Version
+
+CATALOGUE_RECORDS: tuple[type[Record], ...] = (
+    ApiKey,
+    App,
+    Artifact,
+    Bundle,
+    Candidate,
+    Deployment,
+    Environment,
+    Evidence,
+    EvidenceKey,
+    Holdout,
+    Policy,
+    Replica,
+    RouteTable,
+    Run,
+    Snapshot,
+    Step,
+    Verdict,
+    Version,
+)
+"""Every record that has a table."""
+
+__all__ = [
+    "CATALOGUE_RECORDS",
+    "Act",
+    "Answer",
+    "ApiKey",
+    "App",
+    "Artifact",
+    "Bundle",
+    "BundleManifest",
+    "Candidate",
+    "Change",
+    "Checkpoint",
+    "Claim",
+    "Column",
+    "ColumnKind",
+    "Deployment",
+    "EngineName",
+    "Entry",
+    "EntryKind",
+    "Environment",
+    "Evidence",
+    "EvidenceKey",
+    "Exhibit",
+    "Figure",
+    "Finding",
+    "Grant",
+    "Holdout",
+    "KeyGrant",
+    "Measurement",
+    "Outcome",
+    "Policy",
+    "R",
+    "Record",
+    "Replica",
+    "Route",
+    "RouteReplica",
+    "RouteTable",
+    "Run",
+    "Snapshot",
+    "Source",
+    "Split",
+    "Step",
+    "StepState",
+    "Task",
+    "Touched",
+    "Verdict",
+    "Version",
+]

@@ -1,0 +1,36 @@
+"""Immutable bytes named by their digest, and the right to read them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from datahall.core.records.base import Record
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to read one stored object: whoever holds it can, nobody else can.
+
+    `digest` is the SHA-256 of the plain bytes; `object` names the stored file; `key` is the
+    AES-256 data key of that object alone. A job is handed only the grants that it needs.
+    """
+
+    digest: str
+    object: str
+    size_bytes: int
+    key: bytes
+
+
+class Artifact(Record, frozen=True, kw_only=True):
+    """A stored object; `id` is `team/digest`, `wrapped_key` its data key under the master key."""
+
+    KIND: ClassVar[str] = "artifact"
+    INDEX: ClassVar[tuple[str, ...]] = ("team", "digest")
+
+    team: str
+    digest: str
+    object: str
+    size_bytes: int
+    wrapped_key: bytes
+    media_type: str

@@ -1,0 +1,23 @@
+"""What every record of the catalogue has in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeVar
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A frozen row of the catalogue, named by `id`.
+
+    `KIND` names its table, `INDEX` the fields by which it can be found. A record is never changed:
+    an act replaces it by another with the same id.
+    """
+
+    KIND: ClassVar[str]
+    INDEX: ClassVar[tuple[str, ...]] = ()
+
+    id: str
+
+
+R = TypeVar("R", bound=Record)

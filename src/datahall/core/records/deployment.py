@@ -1,0 +1,86 @@
+"""A version with traffic, its replicas, and the table that gateways follow."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from datahall.core.records.base import Record
+from datahall.core.records.bundle import BundleManifest
+
+
+class Deployment(Record, frozen=True, kw_only=True):
+    """A version that should have traffic (`live`), had it (`retired`), or is only measured (`shadow`)."""
+
+    KIND: ClassVar[str] = "deployment"
+    INDEX: ClassVar[tuple[str, ...]] = ("app", "state", "version")
+
+    app: str
+    version: str
+    bundle: str
+    verdict: str
+    state: Literal["live", "retired"]
+    num_replicas: int
+    opened_at_ns: int
+    closed_at_ns: int = 0
+
+
+class Replica(Record, frozen=True, kw_only=True):
+    """A running copy of a deployment: one process group on one machine."""
+
+    KIND: ClassVar[str] = "replica"
+    INDEX: ClassVar[tuple[str, ...]] = ("deployment", "state")
+
+    deployment: str
+    bundle: str
+    address: str
+    """Path of its Unix socket."""
+    pid: int
+    pid_started_at: float
+    """The process's own start time, so that a recycled pid is never mistaken for it."""
+    state: Literal["starting", "ready", "draining", "gone"]
+    node_class: str
+    isolation: Literal["landlock", "none"]
+    started_at_ns: int
+
+
+class RouteReplica(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one replica listens."""
+
+    id: str
+    address: str
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """The way to one application's answers."""
+
+    app: str
+    team: str
+    deployment: str
+    version: str
+    manifest: BundleManifest
+    bundle: str
+    replicas: tuple[RouteReplica, ...]
+
+
+class KeyGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway knows of an API key: the SHA-256 of its text, never the text."""
+
+    key_id: str
+    principal: str
+    team: str
+    scopes: tuple[str, ...]
+    expires_at_ns: int | None
+
+
+class RouteTable(Record, frozen=True, kw_only=True):
+    """All that a gateway needs to answer; `id` is `current`, `revision` only grows."""
+
+    KIND: ClassVar[str] = "route_table"
+
+    revision: int
+    routes: tuple[Route, ...]
+    keys: dict[str, KeyGrant]
+    """SHA-256 of the key's text (hexadecimal) to what it may do."""
+    published_at_ns: int

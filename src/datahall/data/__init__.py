@@ -1,0 +1,1 @@
+"""Sources become immutable snapshots: read, checked against the contract, split, stored."""

@@ -1,0 +1,1 @@
+"""Run a bundle; used by train, optimize, evaluate and replicas, so what is proven is what serves."""

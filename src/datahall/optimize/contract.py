@@ -1,0 +1,34 @@
+"""What the export job is asked and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from datahall.core.records import BundleManifest, Column, Grant, Task
+
+
+class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Make bundles of fitted models; sees the inputs of the evaluation rows, never their outcomes."""
+
+    app: str
+    team: str
+    task: Task
+    features: tuple[Column, ...]
+    target: Column
+    models: tuple[Grant, ...]
+    """skops bytes, one per seed; the first becomes the candidate's bundle, the others sklearn bundles."""
+    train: Grant
+    holdout_inputs: Grant
+    threshold: float | None
+    engine: str
+    """`auto`, `onnx` or `sklearn`."""
+
+
+class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Bundles in the order of the request's models: packed trees, manifests, and how equality was proven."""
+
+    bundles: tuple[Grant, ...]
+    manifests: tuple[BundleManifest, ...]
+    equivalence: dict[str, Any]

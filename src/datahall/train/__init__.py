@@ -1,0 +1,1 @@
+"""Fits candidates: search, seeds, and models that are never pickles."""
