@@ -50,7 +50,9 @@ class HallPaths:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder.chmod(0o700)
             except OSError as error:
-                raise UserError(f"cannot use {folder}: {error.strerror}", hint="choose another with --hall DIR") from error
+                raise UserError(
+                    f"cannot use {folder}: {error.strerror}", hint="choose another with --hall DIR"
+                ) from error
 
     def runtime(self) -> Path:
         """Return (and create, mode 0700) the folder of this hall's Unix sockets.

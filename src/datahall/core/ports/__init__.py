@@ -4,10 +4,11 @@ from datahall.core.ports.blobs import BlobStore
 from datahall.core.ports.catalogue import Catalogue, LedgerStore
 from datahall.core.ports.clock import Clock
 from datahall.core.ports.launching import Launcher, Limits, Process, ProcessSpec
-from datahall.core.ports.prediction import Columns, Predictor
+from datahall.core.ports.prediction import Answerer, Columns, Predictor
 from datahall.core.ports.signing import Signer, Witness
 
 __all__ = [
+    "Answerer",
     "BlobStore",
     "Catalogue",
     "Clock",

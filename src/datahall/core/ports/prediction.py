@@ -28,3 +28,13 @@ class Predictor(Protocol):
 
     def predict(self, columns: Columns) -> Mapping[str, np.ndarray]:
         """Answer every row, in order. Raises UserError for columns that do not fit the manifest."""
+
+
+class Answerer(Protocol):
+    """Answers rows in another process, the way that clients are answered."""
+
+    def answer(self, columns: Columns) -> Mapping[str, np.ndarray]:
+        """Answer every row, in order. Raises UnavailableError where the other side is gone."""
+
+    def close(self) -> None:
+        """End the connection."""
