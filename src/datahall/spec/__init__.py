@@ -1,0 +1,1 @@
+"""The application file: its schema, loading with file:line:column errors, its policy, and the plan of what must run."""
