@@ -1,0 +1,1 @@
+"""What people and machines touch: commands, HTTP, processes, and the wiring between packages."""

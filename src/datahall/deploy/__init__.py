@@ -1,0 +1,1 @@
+"""Versions with traffic: what may be routed, and the table that gateways follow."""
