@@ -1,0 +1,64 @@
+# Two commands matter: `make demo` and `make test`. Both install what they need into .venv, once.
+# Programs of .venv run as `.venv/bin/python -m ...`: a script's first line breaks where the path has a space or is long.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# The lock is tested on Python 3.11, so that one is taken first; choose another with `make PYTHON=python3.12 test`.
+PYTHON ?= $(shell for name in python3.11 python3 python3.12 python3.13; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$name" && exit; done; echo python3)
+PY := .venv/bin/python
+JOBS ?= 2
+
+# One thread a library: our processes are many and small, and figures must not depend on the number of cores.
+export OMP_NUM_THREADS := 1
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help demo test test-fast check format docs lock mutants clean preflight run-env test-env
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+demo: run-env ## take a table through its whole lifecycle, and show it
+	@$(PY) -m datahall.app.demo
+
+test: check ## install what tests need, then lint, types, imports and every test
+	$(PY) -m pytest -q -n $(JOBS)
+
+test-fast: test-env ## the tests that failed last, or all of them, stopping at the first failure
+	$(PY) -m pytest -q -x --last-failed --last-failed-no-failures all
+
+check: test-env ## format, lint, types and import order, without the tests
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) .venv/bin/lint-imports --no-cache
+
+format: test-env ## format the code and mend what can be mended
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+docs: run-env ## write docs/reference anew from the code
+	$(PY) tools/reference.py
+
+mutants: test-env ## the long mutation study of gate, ledger and signing
+	$(PY) tools/mutate.py
+
+lock: run-env ## resolve the packages anew and write requirements/ (needs a network)
+	$(PY) tools/lock.py
+
+clean: ## remove .venv and every cache (halls stay)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+preflight:
+	@$(PYTHON) tools/preflight.py
+
+run-env: preflight
+	@$(PYTHON) tools/environment.py run
+
+test-env: preflight
+	@$(PYTHON) tools/environment.py test
