@@ -62,6 +62,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     manifest: BundleManifest
     bundle: str
     replicas: tuple[RouteReplica, ...]
+    protocols: tuple[str, ...] = ("predict", "v2")
+    """The protocols in which this application answers; a request in another one gets 404."""
 
 
 class KeyGrant(msgspec.Struct, frozen=True, kw_only=True):

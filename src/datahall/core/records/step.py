@@ -23,6 +23,8 @@ class Step(Record, frozen=True, kw_only=True):
     name: str
     state: StepState
     outputs: dict[str, str]
+    parts: dict[str, str] = {}
+    """What the key was made of: part name to digest; a later plan compares them to say why it runs again."""
     reason: str = ""
     started_at_ns: int
     ended_at_ns: int = 0
