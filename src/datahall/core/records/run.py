@@ -26,6 +26,8 @@ class Run(Record, frozen=True, kw_only=True):
     """On the validation rows; never on the holdout."""
     models: tuple[str, ...]
     """Digests of the fitted models, one per seed, in the order of `seeds`."""
+    fits: str
+    """Digest of the JSON artifact with each seed's metrics, in the order of `seeds`."""
     trials: str
     """Digest of the JSON artifact with every search trial."""
     started_at_ns: int
