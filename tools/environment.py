@@ -68,7 +68,7 @@ def install(root: Path, name: str) -> None:
     if not is_whole(folder, place):
         shutil.rmtree(folder, ignore_errors=True)
         say("creating .venv")
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)  # noqa: S603  (this interpreter)
         (folder / "place").write_text(place, encoding="utf-8")
     for lock in LOCKS[name]:
         path = root / "requirements" / f"{lock}.txt"

@@ -93,7 +93,7 @@ def install_line(packages: str) -> str:
     """Return the line that installs `packages` with this machine's own package manager."""
     for manager, line in (("apt-get", "sudo apt-get install {}"), ("dnf", "sudo dnf install {}")):
         if shutil.which(manager):
-            wanted = packages if manager == "apt-get" else packages.split()[0].replace("-venv", "")
+            wanted = packages if manager == "apt-get" else packages.split(" ", 1)[0].replace("-venv", "")
             return line.format(wanted)
     return "install {} with your system's package manager".format(packages)
 

@@ -1,0 +1,24 @@
+"""What holds for every test: no connection leaves this machine."""
+
+import ipaddress
+import sys
+
+
+def _refuse_the_world(event, arguments):
+    """Refuse what would reach beyond loopback; an audit hook sees every socket, whichever library opens it."""
+    if event == "socket.connect":
+        address = arguments[1]
+        if isinstance(address, tuple) and not _is_local(str(address[0])):
+            raise PermissionError(f"a test may connect to this machine only, not to {address[0]}")
+    elif event == "socket.getaddrinfo" and arguments[0] and not _is_local(str(arguments[0])):
+        raise PermissionError(f"a test may look up this machine only, not {arguments[0]}")
+
+
+def _is_local(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback or host in {"0.0.0.0", "::"}  # noqa: S104  (compared, not bound)
+    except ValueError:
+        return host == "localhost"
+
+
+sys.addaudithook(_refuse_the_world)
