@@ -1,0 +1,1 @@
+"""Everything that touches a machine or a service, one backend a file."""

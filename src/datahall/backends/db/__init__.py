@@ -1,0 +1,1 @@
+"""Where the catalogue and the ledger are kept."""

@@ -1,0 +1,215 @@
+# ruff: noqa: D102  (a test's name is its docstring)
+"""What every catalogue must do: suites that a backend's tests subclass with their own `catalogue` fixture."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+import pytest
+
+from datahall.core.errors import ConflictError, DatahallError, IntegrityError, NotFoundError
+from datahall.core.ports import Catalogue, LedgerStore
+from datahall.core.records import Act, ApiKey, App, Change, Checkpoint, Entry, Policy, Touched
+from datahall.ledger.bodies import entry_body, record_digest
+
+
+class Store(Catalogue, LedgerStore, Protocol):
+    """A backend that is both."""
+
+
+def app(name: str = "tumours", *, team: str = "ward", digest: str = "0") -> App:
+    """Return a small record with an index."""
+    return App(
+        id=name,
+        team=team,
+        task="classification",
+        spec_digest=digest,
+        spec_text="",
+        policy="pol_0",
+        declared_at_ns=1,
+    )
+
+
+def declare(catalogue: Catalogue, new: App | None, old: App | None = None) -> Entry:
+    """Put `new` in the place of `old`."""
+    name = (new or old or app()).id
+    return catalogue.act(Act(kind="app.declared", actor="tester", app=name, changes=(Change(new=new, old=old),)))
+
+
+class CatalogueContract:
+    """Subclass it, override the `catalogue` fixture, and the tests below run against your backend."""
+
+    @pytest.fixture
+    def catalogue(self) -> Store:
+        """Return an empty catalogue."""
+        raise NotImplementedError
+
+    def test_what_was_written_is_read_back_with_its_entry(self, catalogue: Store) -> None:
+        entry = declare(catalogue, app())
+        assert catalogue.get(App, "tumours") == app()
+        assert entry.seq == 0
+        assert entry.touched == (Touched(kind="app", id="tumours", digest=record_digest(app())),)
+        assert catalogue.entries() == [entry]
+        assert catalogue.touching("app", "tumours") == [entry]
+
+    def test_what_is_not_there_is_not_found(self, catalogue: Store) -> None:
+        with pytest.raises(NotFoundError, match="there is no app 'tumours'"):
+            catalogue.get(App, "tumours")
+        assert catalogue.find(App) == []
+        assert catalogue.touching("app", "tumours") == []
+        assert catalogue.entries() == []
+
+    def test_bytes_tuples_and_none_survive(self, catalogue: Store) -> None:
+        key = ApiKey(
+            id="key_1",
+            name="ci",
+            principal="ann",
+            team="ward",
+            sha256="ab",
+            scopes=("predict", "read"),
+            created_at_ns=1,
+            expires_at_ns=None,
+        )
+        catalogue.act(Act(kind="key.issued", actor="tester", changes=(Change(new=key),)))
+        assert catalogue.get(ApiKey, "key_1") == key
+        assert catalogue.find(ApiKey, sha256="ab") == [key]
+
+    def test_a_whole_number_in_a_float_field_equals_the_float(self, catalogue: Store) -> None:
+        policy = Policy(id="pol_1", app="tumours", claims=(), evidence_days=30)
+        catalogue.act(Act(kind="app.declared", actor="tester", changes=(Change(new=policy),)))
+        read = catalogue.get(Policy, "pol_1")
+        catalogue.act(Act(kind="app.declared", actor="tester", changes=(Change(old=read),)))
+        with pytest.raises(NotFoundError):
+            catalogue.get(Policy, "pol_1")
+
+    def test_find_filters_by_every_indexed_field_and_orders_by_last_write(self, catalogue: Store) -> None:
+        for name, team in (("b", "ward"), ("a", "ward"), ("c", "lab")):
+            declare(catalogue, app(name, team=team))
+        declare(catalogue, app("b", digest="1"), app("b"))
+        assert [found.id for found in catalogue.find(App, team="ward")] == ["a", "b"]
+        assert [found.id for found in catalogue.find(App)] == ["a", "c", "b"]
+        assert catalogue.find(App, team="nobody") == []
+
+    def test_a_replaced_record_needs_the_stored_one_as_old(self, catalogue: Store) -> None:
+        declare(catalogue, app())
+        with pytest.raises(ConflictError, match="was changed by somebody else"):
+            declare(catalogue, app(digest="2"), app(digest="1"))
+        assert catalogue.get(App, "tumours") == app()
+        assert len(catalogue.entries()) == 1
+
+    def test_a_new_record_needs_its_place_to_be_free(self, catalogue: Store) -> None:
+        declare(catalogue, app())
+        with pytest.raises(ConflictError, match="exists already"):
+            declare(catalogue, app(digest="1"))
+
+    def test_a_deleted_record_is_gone_and_its_entry_says_so(self, catalogue: Store) -> None:
+        declare(catalogue, app())
+        entry = declare(catalogue, None, app())
+        assert entry.touched == (Touched(kind="app", id="tumours", digest=None),)
+        with pytest.raises(NotFoundError):
+            catalogue.get(App, "tumours")
+        with pytest.raises(ConflictError, match="not there any more"):
+            declare(catalogue, None, app())
+        declare(catalogue, app(digest="1"))
+        assert catalogue.get(App, "tumours") == app(digest="1")
+
+    def test_one_refused_change_refuses_the_whole_act(self, catalogue: Store) -> None:
+        declare(catalogue, app("a"))
+        changes = (Change(new=app("b")), Change(new=app("a")))
+        with pytest.raises(ConflictError):
+            catalogue.act(Act(kind="app.declared", actor="tester", changes=changes))
+        with pytest.raises(NotFoundError):
+            catalogue.get(App, "b")
+        assert [entry.seq for entry in catalogue.entries()] == [0]
+
+    def test_an_act_without_changes_is_an_entry(self, catalogue: Store) -> None:
+        entry = catalogue.act(Act(kind="hall.created", actor="tester", body={"note": "ä", "sizes": [1, 2.5, None]}))
+        assert catalogue.entries() == [entry]
+        assert entry.body == {"note": "ä", "sizes": [1, 2.5, None]}
+
+    def test_what_has_no_canonical_form_is_refused_whole(self, catalogue: Store) -> None:
+        with pytest.raises(ValueError, match="no canonical form"):
+            catalogue.act(Act(kind="app.declared", actor="t", body={"x": float("nan")}, changes=(Change(new=app()),)))
+        with pytest.raises(NotFoundError):
+            catalogue.get(App, "tumours")
+        assert catalogue.entries() == []
+
+    def test_entries_are_sliced_by_sequence_number(self, catalogue: Store) -> None:
+        for name in "abcde":
+            declare(catalogue, app(name))
+        assert [entry.app for entry in catalogue.entries(1, 3)] == ["b", "c"]
+        assert [entry.app for entry in catalogue.entries(3)] == ["d", "e"]
+        assert [entry.seq for entry in catalogue.entries()] == [0, 1, 2, 3, 4]
+
+    def test_of_raced_changes_exactly_one_wins(self, catalogue: Store) -> None:
+        declare(catalogue, app())
+        num_threads, lost, start = 8, [], threading.Barrier(8)
+
+        def race(number: int) -> None:
+            start.wait()
+            try:
+                declare(catalogue, app(digest=f"by {number}"), app())
+            except DatahallError as error:
+                lost.append(error)
+
+        threads = [threading.Thread(target=race, args=(number,)) for number in range(num_threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(lost) == num_threads - 1
+        assert all(isinstance(error, ConflictError) for error in lost)
+        assert [entry.seq for entry in catalogue.entries()] == [0, 1]
+
+
+class LedgerStoreContract:
+    """As CatalogueContract, for the side that the sequencer writes."""
+
+    @pytest.fixture
+    def catalogue(self) -> Store:
+        """Return an empty catalogue."""
+        raise NotImplementedError
+
+    def test_entries_are_pending_until_a_checkpoint_covers_them(self, catalogue: Store) -> None:
+        written = [declare(catalogue, app(name)) for name in "abc"]
+        bodies = [(entry.seq, entry_body(entry)) for entry in written]
+        assert catalogue.pending(10) == bodies
+        assert catalogue.pending(2) == bodies[:2]
+        assert catalogue.checkpoint() is None
+        catalogue.integrate({(0, 0): b"a" * 32, (0, 1): b"b" * 32, (1, 0): b"c" * 32}, checkpoint(2))
+        assert catalogue.pending(10) == bodies[2:]
+        assert catalogue.checkpoint() == checkpoint(2)
+
+    def test_leaf_bytes_are_those_of_integrated_entries_only(self, catalogue: Store) -> None:
+        first, second = (declare(catalogue, app(name)) for name in "ab")
+        catalogue.integrate({(0, 0): b"a" * 32}, checkpoint(1))
+        assert catalogue.leaf_bytes(0, 1) == [entry_body(first)]
+        with pytest.raises(IntegrityError):
+            catalogue.leaf_bytes(0, 2)
+        catalogue.integrate({(0, 1): b"b" * 32}, checkpoint(2))
+        assert catalogue.leaf_bytes(1, 2) == [entry_body(second)]
+
+    def test_nodes_come_in_the_order_asked_and_a_missing_one_is_told(self, catalogue: Store) -> None:
+        declare(catalogue, app())
+        catalogue.integrate({(0, number): number.to_bytes(32) for number in range(1000)}, checkpoint(1))
+        places = [(0, number) for number in reversed(range(1000))]
+        assert catalogue.nodes(places) == [number.to_bytes(32) for _, number in places]
+        assert catalogue.nodes([]) == []
+        with pytest.raises(IntegrityError, match=r"\(5, 0\)"):
+            catalogue.nodes([(0, 1), (5, 0)])
+
+    def test_a_tree_never_shrinks_nor_is_rewritten(self, catalogue: Store) -> None:
+        declare(catalogue, app("a"))
+        declare(catalogue, app("b"))
+        catalogue.integrate({(0, 0): b"a" * 32, (0, 1): b"b" * 32}, checkpoint(2))
+        for size in (1, 2):
+            with pytest.raises(ConflictError):
+                catalogue.integrate({(0, 5): b"x" * 32}, checkpoint(size))
+        assert catalogue.checkpoint() == checkpoint(2)
+        assert catalogue.nodes([(0, 1)]) == [b"b" * 32]
+
+
+def checkpoint(size: int) -> Checkpoint:
+    """Return an unsigned checkpoint for tests of storage alone."""
+    return Checkpoint(origin="hall", size=size, root=bytes([size]) * 32, note=f"hall\n{size}\n")
