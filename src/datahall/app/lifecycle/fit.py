@@ -54,7 +54,7 @@ class TrainStage:
                 train=self._vault.grant(call.app.team, snapshot.split("train").artifact),
                 validation=self._vault.grant(call.app.team, snapshot.split("validation").artifact),
                 seeds=seeds,
-                search_metric=call.spec.train.metric,
+                search_metric=call.spec.search_metric,
             ),
             TrainResult,
             team=call.app.team,

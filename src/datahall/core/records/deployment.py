@@ -11,17 +11,20 @@ from datahall.core.records.bundle import BundleManifest
 
 
 class Deployment(Record, frozen=True, kw_only=True):
-    """A version that should have traffic (`live`), had it (`retired`), or is only measured (`shadow`)."""
+    """A version that should have traffic (`live`) or had it (`retired`)."""
 
     KIND: ClassVar[str] = "deployment"
     INDEX: ClassVar[tuple[str, ...]] = ("app", "state", "version")
 
     app: str
+    team: str
     version: str
     bundle: str
     verdict: str
     state: Literal["live", "retired"]
     num_replicas: int
+    protocols: tuple[str, ...]
+    drain_seconds: float
     opened_at_ns: int
     closed_at_ns: int = 0
 

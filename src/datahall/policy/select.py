@@ -1,0 +1,40 @@
+"""Decides which of the candidates that passed the gate is released."""
+
+from __future__ import annotations
+
+import msgspec
+
+from datahall.core.records import Policy, Verdict
+
+
+class SelectView(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdicts of one look, the policy they were given under, and the bundle that answers now."""
+
+    policy: Policy
+    verdicts: tuple[Verdict, ...]
+    champion: str | None
+
+
+def decide(state: None, view: SelectView, event: None, now: int, draw: float) -> tuple[None, str | None, str]:
+    """Return the id of the verdict to release, or None, and the reason.
+
+    The policy's first claim ranks those that passed: by the proven bound, not by the estimate, which would favour
+    whoever was measured on fewer rows. Equal bounds are decided by the candidate's id. `now` and `draw` are not used.
+    """
+    assert event is None, "nothing happens to the selection"
+    assert now >= 0, "time begins with the epoch"
+    assert 0.0 <= draw < 1.0, "draw is a uniform number"
+    passed = [verdict for verdict in view.verdicts if verdict.outcome == "pass" and verdict.bundle != view.champion]
+    if not passed:
+        return state, None, "no candidate passed the gate"
+    first = view.policy.claims[0]
+    sign = 1.0 if first.direction == "at_least" else -1.0
+
+    def rank(verdict: Verdict) -> tuple[float, str]:
+        value = verdict.findings[0].value
+        return (-sign * value if value is not None else float("inf"), verdict.candidate)
+
+    best = min(passed, key=rank)
+    if len(passed) == 1:
+        return state, best.id, "the only candidate that passed"
+    return state, best.id, f"the best proven {first.name} of {len(passed)} that passed"
