@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from datahall.core.errors import NotFoundError, RefusedError
 from datahall.core.ports import Catalogue
 from datahall.core.records import Bundle, Candidate, Evidence, Policy, Verdict, Version
@@ -47,12 +49,14 @@ class Admission:
 
     def _repeat(self, version: Version, verdict: Verdict, policy: Policy) -> None:
         """Ask the gate again on the recorded view, after holding that view against what is stored."""
-        view = verdict.view
+        view = msgspec.convert(verdict.view, gate.GateView)
         if gate.view_digest(view) != verdict.view_digest:
             raise RefusedError("the view that its verdict was given on was altered", where=version.id)
         if (view.bundle, view.candidate, view.policy) != (version.bundle, version.candidate, policy):
             raise RefusedError("its verdict was given on the view of something else", where=version.id)
-        now = {exhibit.id: exhibit for exhibit in exhibits_of(self._catalogue, self._anchored, version.app, version.bundle)}
+        now = {
+            exhibit.id: exhibit for exhibit in exhibits_of(self._catalogue, self._anchored, version.app, version.bundle)
+        }
         for exhibit in view.exhibits:
             if now.get(exhibit.id) != exhibit:
                 raise RefusedError(f"the {Evidence.KIND} {exhibit.id} changed after the verdict", where=version.id)

@@ -24,7 +24,7 @@ class Section(BaseModel):
     Every field carries `Field(description=...)`: the reference page of keys is made from them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):

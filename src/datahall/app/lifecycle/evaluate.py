@@ -30,9 +30,7 @@ DAY_NS = 86_400 * 10**9
 class EvaluateStage:
     """Measures every candidate that is not the champion itself, all of them in one look."""
 
-    def __init__(
-        self, catalogue: Catalogue, vault: Vault, jobs: Jobs, replicas: Replicas, clock: Clock
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, vault: Vault, jobs: Jobs, replicas: Replicas, clock: Clock) -> None:
         self._catalogue = catalogue
         self._vault = vault
         self._jobs = jobs

@@ -22,9 +22,7 @@ from datahall.registry.semver import next_semver
 class GateStage:
     """Asks the gate about every candidate that was measured."""
 
-    def __init__(
-        self, catalogue: Catalogue, anchored: Anchored, integrate: Callable[[], object], clock: Clock
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, anchored: Anchored, integrate: Callable[[], object], clock: Clock) -> None:
         self._catalogue = catalogue
         self._anchored = anchored
         self._integrate = integrate
@@ -50,9 +48,7 @@ class GateStage:
             summary=f"{passed} of {len(verdicts)} candidate(s) passed",
         )
 
-    def _verdict(
-        self, call: StageCall, policy: Policy, candidate: str, bundle: str, champion: str | None
-    ) -> Verdict:
+    def _verdict(self, call: StageCall, policy: Policy, candidate: str, bundle: str, champion: str | None) -> Verdict:
         view = gate_view(
             self._catalogue,
             self._anchored,
@@ -74,7 +70,7 @@ class GateStage:
             outcome=decision.outcome,
             reason=reason,
             findings=decision.findings,
-            view=view,
+            view=msgspec.to_builtins(view),
             view_digest=gate.view_digest(view),
             decided_at_ns=now,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -24,7 +24,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(Record, frozen=True, kw_only=True):
-    """The decision over one candidate under one policy, with the digest of the view it was taken on."""
+    """The decision over one candidate under one policy, with the view it was taken on.
+
+    `view` is the plain data of a `policy.gate.GateView`: asked again on it, the gate answers the same.
+    """
 
     KIND: ClassVar[str] = "verdict"
     INDEX: ClassVar[tuple[str, ...]] = ("app", "candidate", "bundle")
@@ -36,5 +39,6 @@ class Verdict(Record, frozen=True, kw_only=True):
     outcome: Outcome
     reason: str
     findings: tuple[Finding, ...]
+    view: dict[str, Any]
     view_digest: str
     decided_at_ns: int
