@@ -1,0 +1,217 @@
+"""Brings the hall to what its deployments say: asks the rollout policy, then starts, stops and publishes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from datahall.app.environment import node_class
+from datahall.app.replicas import Replicas, started_at, wait_ready
+from datahall.core.clock import Clock
+from datahall.core.errors import DatahallError, NotFoundError
+from datahall.core.ids import new_id
+from datahall.core.ports import Catalogue, Launcher, Process
+from datahall.core.records import Act, ApiKey, Bundle, Change, Deployment, EntryKind, Replica, RouteTable, Version
+from datahall.deploy.admission import Admission
+from datahall.deploy.table import TABLE_ID, key_grants, next_table, routed_by
+from datahall.policy import rollout
+
+TICK_S = 0.1
+Publish = Callable[[RouteTable], None]
+"""Makes gateways see a table."""
+Acknowledged = Callable[[], int]
+"""Returns the lowest route revision that every living gateway follows."""
+
+
+class Reconciler:
+    """Owns this machine's replicas. One runs in each hall, in a thread of control."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        admission: Admission,
+        replicas: Replicas,
+        launcher: Launcher,
+        clock: Clock,
+        *,
+        publish: Publish,
+        acknowledged: Acknowledged,
+    ) -> None:
+        self.problem = ""
+        """Why the newest round failed; empty while all is well."""
+        self._catalogue, self._admission = catalogue, admission
+        self._replicas, self._launcher, self._clock = replicas, launcher, clock
+        self._publish, self._acknowledged = publish, acknowledged
+        self._processes: dict[str, Process] = {}
+        self._state: rollout.RolloutState = {}
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Adopt the replicas that an earlier control left running, then keep reconciling in a thread."""
+        with self._lock:
+            self._adopt()
+            table = self._table()
+            if table is not None:
+                self._publish(table)
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reconciling, then every replica; each finishes what it was asked."""
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            processes = dict(self._processes)
+        waiters = [threading.Thread(target=process.stop) for process in processes.values()]
+        for waiter in waiters:
+            waiter.start()
+        for waiter in waiters:
+            waiter.join()
+        for replica_id in processes:
+            self._mark(replica_id, "gone")
+
+    def tick(self) -> None:
+        """Do one round: load what is, ask the policy, apply what it says."""
+        with self._lock:
+            ended = self._reap()
+            for event in (*(rollout.ReplicaEnded(deployment=id) for id in ended), rollout.Tick()):
+                view = self._view()
+                self._state, decision, _ = rollout.decide(self._state, view, event, self._clock.now_ns(), 0.0)
+            self._apply(decision)
+
+    def _run(self) -> None:
+        while not self._ending.wait(TICK_S):
+            try:
+                self.tick()
+            except DatahallError as error:
+                self.problem = str(error)
+            else:
+                self.problem = ""
+
+    def _adopt(self) -> None:
+        for replica in self._living():
+            process = self._launcher.adopt(replica.pid, replica.pid_started_at)
+            if process is None or replica.state == "starting":
+                if process is not None:
+                    process.stop()
+                self._mark(replica.id, "gone")
+            else:
+                self._processes[replica.id] = process
+
+    def _view(self) -> rollout.RolloutView:
+        table = self._table()
+        routed = routed_by(table)
+        deployments = {d.id: d for d in self._catalogue.find(Deployment, state="live")}
+        for replica in self._living():
+            if replica.deployment not in deployments:
+                deployments[replica.deployment] = self._catalogue.get(Deployment, replica.deployment)
+        return rollout.RolloutView(
+            deployments=tuple(
+                rollout.DeploymentView(id=d.id, app=d.app, state=d.state, num_replicas=d.num_replicas)
+                for d in sorted(deployments.values(), key=lambda d: d.id)
+            ),
+            replicas=tuple(
+                rollout.ReplicaView(id=r.id, deployment=r.deployment, state=r.state)  # type: ignore[arg-type]
+                for r in self._living()
+            ),
+            routed=routed,
+            revision=table.revision if table else 0,
+            acknowledged=self._acknowledged(),
+        )
+
+    def _apply(self, decision: rollout.Rollout) -> None:
+        for deployment in decision.start:
+            self._start(self._catalogue.get(Deployment, deployment))
+        for replica_id in decision.stop:
+            self._mark(replica_id, "draining")
+            threading.Thread(target=self._drain, args=(replica_id,), daemon=True).start()
+        table = self._table()
+        routes = routed_by(table) if decision.routes is None else decision.routes
+        keys = key_grants(self._catalogue.find(ApiKey))
+        if decision.routes is not None or keys != (table.keys if table else {}):
+            self._route(table, routes, keys)
+
+    def _route(self, table: RouteTable | None, routes: Iterable[rollout.Routed], keys: dict) -> None:  # type: ignore[type-arg]
+        deployments, bundles = {}, {}
+        for line in routes:
+            deployment = self._catalogue.get(Deployment, line.deployment)
+            deployments[line.deployment] = deployment
+            bundles[deployment.bundle] = self._admission.check(self._catalogue.get(Version, deployment.version))
+        replicas = {replica.id: replica for replica in self._living()}
+        new = next_table(table, routes, deployments, bundles, replicas, keys, self._clock.now_ns())
+        self._act("routes.published", {"revision": new.revision}, Change(old=table, new=new))
+        self._publish(new)
+
+    def _start(self, deployment: Deployment) -> None:
+        replica_id = new_id("rep", self._clock)
+        process = self._replicas.start(replica_id, self._catalogue.get(Bundle, deployment.bundle), deployment.team)
+        self._processes[replica_id] = process
+        replica = Replica(
+            id=replica_id,
+            deployment=deployment.id,
+            bundle=deployment.bundle,
+            address=self._replicas.address(replica_id),
+            pid=process.pid,
+            pid_started_at=started_at(process.pid),
+            state="starting",
+            node_class=node_class(),
+            isolation=process.isolation,  # type: ignore[arg-type]
+            started_at_ns=self._clock.now_ns(),
+        )
+        self._act("replica.started", {"replica": replica_id}, Change(new=replica), app=deployment.app)
+        threading.Thread(target=self._await_ready, args=(replica_id, process), daemon=True).start()
+
+    def _await_ready(self, replica_id: str, process: Process) -> None:
+        try:
+            wait_ready(process)
+        except DatahallError as error:
+            self.problem = f"{replica_id}: {error.what}"
+            return
+        with self._lock:
+            self._mark(replica_id, "ready")
+
+    def _drain(self, replica_id: str) -> None:
+        process = self._processes.get(replica_id)
+        if process is not None:
+            process.stop()
+
+    def _reap(self) -> list[str]:
+        """Mark replicas whose process has ended; return the deployments that lost one nobody had stopped."""
+        lost = []
+        for replica_id, process in list(self._processes.items()):
+            if process.poll() is None:
+                continue
+            del self._processes[replica_id]
+            replica = self._catalogue.get(Replica, replica_id)
+            if replica.state != "draining":
+                lost.append(replica.deployment)
+            self._mark(replica_id, "gone")
+            self._replicas.forget(replica_id)
+        return lost
+
+    def _mark(self, replica_id: str, state: str) -> None:
+        old = self._catalogue.get(Replica, replica_id)
+        if old.state not in {state, "gone"}:
+            new = msgspec.structs.replace(old, state=state)
+            self._act("replica.changed", {"replica": replica_id, "state": state}, Change(old=old, new=new))
+
+    def _living(self) -> list[Replica]:
+        return [
+            replica
+            for state in ("starting", "ready", "draining")
+            for replica in self._catalogue.find(Replica, state=state)
+        ]
+
+    def _table(self) -> RouteTable | None:
+        try:
+            return self._catalogue.get(RouteTable, TABLE_ID)
+        except NotFoundError:
+            return None
+
+    def _act(self, kind: EntryKind, body: dict[str, object], change: Change, app: str | None = None) -> None:
+        self._catalogue.act(Act(kind=kind, actor="reconciler", app=app, body=body, changes=(change,)))

@@ -1,0 +1,70 @@
+"""Makes the route table that gateways follow out of what the rollout decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from datahall.core.records import ApiKey, Bundle, Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable
+from datahall.policy.rollout import Routed
+
+TABLE_ID = "current"
+
+
+def routed_by(table: RouteTable | None) -> tuple[Routed, ...]:
+    """Return the lines of a table as the rollout policy sees them, sorted."""
+    routes = table.routes if table else ()
+    return tuple(
+        sorted(
+            Routed(app=route.app, deployment=route.deployment, replicas=tuple(sorted(r.id for r in route.replicas)))
+            for route in routes
+        )
+    )
+
+
+def next_table(
+    before: RouteTable | None,
+    routed: Iterable[Routed],
+    deployments: Mapping[str, Deployment],
+    bundles: Mapping[str, Bundle],
+    replicas: Mapping[str, Replica],
+    keys: Mapping[str, KeyGrant],
+    now_ns: int,
+) -> RouteTable:
+    """Return the table with the next revision; `bundles` and `replicas` by id, `keys` by the hash of their text."""
+    return RouteTable(
+        id=TABLE_ID,
+        revision=before.revision + 1 if before else 1,
+        routes=tuple(_route(line, deployments[line.deployment], bundles, replicas) for line in routed),
+        keys=dict(sorted(keys.items())),
+        published_at_ns=now_ns,
+    )
+
+
+def key_grants(keys: Iterable[ApiKey]) -> dict[str, KeyGrant]:
+    """Return what gateways need to know of the keys that hold: a revoked one is not there at all."""
+    return {
+        key.sha256: KeyGrant(
+            key_id=key.id,
+            principal=key.principal,
+            team=key.team,
+            scopes=key.scopes,
+            expires_at_ns=key.expires_at_ns,
+        )
+        for key in keys
+        if key.revoked_at_ns is None
+    }
+
+
+def _route(
+    line: Routed, deployment: Deployment, bundles: Mapping[str, Bundle], replicas: Mapping[str, Replica]
+) -> Route:
+    return Route(
+        app=line.app,
+        team=deployment.team,
+        deployment=deployment.id,
+        version=deployment.version,
+        manifest=bundles[deployment.bundle].manifest,
+        bundle=deployment.bundle,
+        replicas=tuple(RouteReplica(id=id, address=replicas[id].address) for id in line.replicas),
+        protocols=deployment.protocols,
+    )
