@@ -1,6 +1,6 @@
 """The nouns: frozen records, one a file, without I/O."""
 
-from datahall.core.records.answer import Answer
+from datahall.core.records.answer import Answer, AnswerSegment
 from datahall.core.records.app import App, Task
 from datahall.core.records.artifact import Artifact, Grant
 from datahall.core.records.base import R, Record
@@ -19,6 +19,7 @@ from datahall.core.records.verdict import Finding, Outcome, Verdict
 from datahall.core.records.version import Candidate, Version
 
 CATALOGUE_RECORDS: tuple[type[Record], ...] = (
+    AnswerSegment,
     ApiKey,
     App,
     Artifact,
@@ -44,6 +45,7 @@ __all__ = [
     "CATALOGUE_RECORDS",
     "Act",
     "Answer",
+    "AnswerSegment",
     "ApiKey",
     "App",
     "Artifact",

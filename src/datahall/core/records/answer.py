@@ -1,8 +1,12 @@
-"""One prediction, as the answer log remembers it."""
+"""One prediction, as the answer log remembers it, and the sealed stretch of log that holds it."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
+
+from datahall.core.records.base import Record
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,3 +33,20 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     output_digest: str
     num_rows: int
     latency_us: int
+
+
+class AnswerSegment(Record, frozen=True, kw_only=True):
+    """A sealed stretch of one gateway's answer log; `id` is its file's stem.
+
+    `root` is the Merkle root (RFC 6962) over one leaf for each answer, so that a record can be erased and the rest
+    still be proven.
+    """
+
+    KIND: ClassVar[str] = "answer_segment"
+    INDEX: ClassVar[tuple[str, ...]] = ("gateway",)
+
+    gateway: str
+    first_sequence: int
+    num_answers: int
+    root: str
+    sealed_at_ns: int
