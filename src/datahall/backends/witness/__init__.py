@@ -1,0 +1,1 @@
+"""Places outside a hall that remember its tree heads."""

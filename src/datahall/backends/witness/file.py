@@ -1,0 +1,95 @@
+"""A witness in a folder outside the hall, so that restoring an old copy of the hall's folder does not go unseen."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datahall.core.canonical import digest_bytes
+from datahall.core.errors import IntegrityError
+from datahall.core.files import write_atomic
+from datahall.ledger.checkpoint import read_note
+from datahall.ledger.tree import verify_consistency
+
+Prove = Callable[[int, int], Sequence[bytes]]
+"""Returns the consistency proof between two sizes, such as `partial(consistency_proof, read=store.nodes)`."""
+
+
+def default_folder() -> Path:
+    """Return the user's own place for state: $XDG_STATE_HOME/datahall/witness (XDG base directories)."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "datahall" / "witness"
+
+
+class FileWitness:
+    """Remembers each hall's newest tree head, and takes another only with a proof that it extends the old one.
+
+    The proof comes from the hall (`prove`) but cannot be forged: it must lead from the remembered root to the new one.
+    So the newest head stands for all before it, and one file an origin suffices. Several processes may share it.
+    """
+
+    def __init__(self, folder: Path, prove: Prove) -> None:
+        self.folder = folder
+        self._prove = prove
+
+    def newest(self, origin: str) -> str | None:
+        """Return the newest checkpoint note seen of `origin`, None if there is none."""
+        try:
+            return self._path(origin).read_text("utf-8")
+        except FileNotFoundError:
+            return None
+
+    def publish(self, origin: str, note: str) -> None:
+        """Remember `note` as the newest of `origin`.
+
+        Raises IntegrityError, and remembers nothing, for a note of another origin, one with fewer entries than
+        were seen, and one whose tree does not extend the tree that was seen.
+        """
+        new = read_note(note)
+        if new.origin != origin:
+            raise IntegrityError(f"a checkpoint of '{new.origin}' was published as one of '{origin}'")
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._alone(origin):
+            seen = self.newest(origin)
+            if seen is not None:
+                self._check_extends(origin, seen, note)
+            write_atomic(self._path(origin), note.encode())
+
+    def _check_extends(self, origin: str, seen_note: str, note: str) -> None:
+        seen, new = read_note(seen_note), read_note(note)
+        where = str(self._path(origin))
+        if new.size < seen.size:
+            raise IntegrityError(
+                f"the ledger has {new.size} entries, but {seen.size} were witnessed: it was cut off or rolled back",
+                where=where,
+                hint="restore the newer copy of the hall; to accept the loss, remove the file named above",
+            )
+        if not verify_consistency(seen.size, seen.root, new.size, new.root, self._prove(seen.size, new.size)):
+            raise IntegrityError(
+                f"the ledger does not extend the {seen.size} entries that were witnessed: it was rewritten",
+                where=where,
+                hint="compare it with a copy you trust: datahall verify",
+            )
+
+    def _path(self, origin: str) -> Path:
+        # Named by digest: an origin may hold slashes.
+        return self.folder / f"{digest_bytes(origin.encode())[:32]}.note"
+
+    @contextmanager
+    def _alone(self, origin: str) -> Iterator[None]:
+        descriptor = os.open(self._path(origin).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+if TYPE_CHECKING:
+    from datahall.core.ports import Witness
+
+    _: Witness = FileWitness(Path(), lambda _old, _new: [])

@@ -1,0 +1,121 @@
+"""Takes entries into the Merkle tree within a second of their act, and signs what it took."""
+
+from __future__ import annotations
+
+import threading
+
+from datahall.core.errors import DatahallError, IntegrityError
+from datahall.core.ports import Clock, LedgerStore, Signer, Witness
+from datahall.core.records import Checkpoint
+from datahall.ledger import tree
+from datahall.ledger.checkpoint import sign_checkpoint, verify_note
+
+_BATCH = 10_000  # entries a transaction: bounds its memory, about 0.1 s of work
+
+
+def integrate(store: LedgerStore, signer: Signer, origin: str, *, limit: int = _BATCH) -> Checkpoint | None:
+    """Take at most `limit` pending entries into the tree and return the new checkpoint, None if none are pending.
+
+    What is signed extends what was signed before: the old checkpoint's signature and root are checked first.
+    Raises IntegrityError where they do not hold, ConflictError where another sequencer was first.
+    """
+    pending = store.pending(limit)
+    if not pending:
+        return None
+    size = _trusted_size(store, signer, origin)
+    if [seq for seq, _ in pending] != list(range(size, size + len(pending))):
+        raise IntegrityError(f"an entry between {size} and {pending[-1][0]} is missing")
+    leaves = [tree.leaf_hash(body) for _, body in pending]
+    nodes, root = tree.append(size, leaves, store.nodes)
+    checkpoint = sign_checkpoint(origin, size + len(pending), root, signer)
+    store.integrate(nodes, checkpoint)
+    return checkpoint
+
+
+def _trusted_size(store: LedgerStore, signer: Signer, origin: str) -> int:
+    stored = store.checkpoint()
+    if stored is None:
+        return 0
+    signed = verify_note(stored.note, signer.public_key, origin=origin)
+    if tree.root(signed.size, store.nodes) != signed.root or stored.size != signed.size:
+        raise IntegrityError(f"the stored tree is not the one signed at {signed.size} entries")
+    return signed.size
+
+
+class Sequencer:
+    """Integrates on demand (`flush`) and, once started, at least every `interval_s` seconds in a thread.
+
+    With a `witness`, each new checkpoint is published to it before `flush` returns. Threads: any may call
+    anything. A failed round is kept in `problem` and tried again at the next one.
+    """
+
+    def __init__(
+        self,
+        store: LedgerStore,
+        signer: Signer,
+        origin: str,
+        clock: Clock,
+        *,
+        witness: Witness | None = None,
+        interval_s: float = 0.5,
+    ) -> None:
+        self.origin = origin
+        self.problem: DatahallError | None = None
+        """Why the newest round failed; None once one succeeds."""
+        self.flushed_at_ns: int | None = None
+        """When the newest successful round ended."""
+        self._store, self._signer, self._clock, self._witness = store, signer, clock, witness
+        self._interval_s = interval_s
+        self._turn = threading.Lock()
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def flush(self) -> Checkpoint | None:
+        """Integrate everything written before this call; return the newest checkpoint, None for an empty ledger.
+
+        Raises IntegrityError where the stored tree, or the witness, contradicts what was signed before.
+        """
+        with self._turn:
+            try:
+                newest = self._integrate_all()
+                self._publish(newest)
+            except DatahallError as error:
+                self.problem = error
+                raise
+            self.problem, self.flushed_at_ns = None, self._clock.now_ns()
+            return newest
+
+    def start(self) -> None:
+        """Start the thread; does nothing if it runs."""
+        if self._thread is None:
+            self._ending.clear()
+            self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and integrate what is left. Raises as `flush` does."""
+        if self._thread is not None:
+            self._ending.set()
+            self._thread.join()
+            self._thread = None
+        self.flush()
+
+    def _run(self) -> None:
+        while not self._ending.wait(self._interval_s):
+            try:
+                self.flush()
+            except DatahallError:
+                continue  # `problem` keeps it, for readiness and `ps` to show
+
+    def _integrate_all(self) -> Checkpoint | None:
+        newest = self._store.checkpoint()
+        while new := integrate(self._store, self._signer, self.origin):
+            num_taken = new.size - (newest.size if newest else 0)
+            newest = new
+            if num_taken < _BATCH:  # what comes in meanwhile waits for the next round, else this might never end
+                break
+        return newest
+
+    def _publish(self, newest: Checkpoint | None) -> None:
+        if self._witness is not None and newest is not None and self._witness.newest(self.origin) != newest.note:
+            self._witness.publish(self.origin, newest.note)
