@@ -24,6 +24,8 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None
     engine: str
     """`auto`, `onnx` or `sklearn`."""
+    interval_half_widths: tuple[float, ...] = ()
+    """For regression: the fits' `interval_half_width_90`, one per model; empty where there were too few rows."""
 
 
 class ExportResult(msgspec.Struct, frozen=True, kw_only=True):

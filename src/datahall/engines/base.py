@@ -1,0 +1,63 @@
+"""What all engines for tables share: columns to matrix, model, scores to answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datahall.core.errors import IntegrityError
+from datahall.core.ports import Columns, Predictor
+from datahall.core.records import BundleManifest
+from datahall.engines.encode import encode
+from datahall.engines.finish import finish
+
+
+class TablePredictor(ABC):
+    """Answers rows with one model; a subclass loads the model and scores matrices, nothing else.
+
+    Not safe to call from several threads at once: a replica has one model thread.
+    """
+
+    def __init__(self, manifest: BundleManifest, files: Mapping[str, memoryview], *, num_threads: int = 1) -> None:
+        """Load the model. Raises IntegrityError where the files are not what this engine loads."""
+        _check_manifest(manifest)
+        self._manifest = manifest
+        self._load(files, num_threads)
+
+    @property
+    def manifest(self) -> BundleManifest:
+        """What is being run."""
+        return self._manifest
+
+    def predict(self, columns: Columns) -> Mapping[str, np.ndarray]:
+        """Answer every row, in order, as the port `Predictor` says; no rows give empty arrays."""
+        matrix = encode(columns, self._manifest.features)
+        if not len(matrix):
+            num_classes = len(self._manifest.target.categories)
+            shape = (0, num_classes) if self._manifest.task == "classification" else (0,)
+            return finish(self._manifest, np.empty(shape))
+        return finish(self._manifest, self._scores(matrix))
+
+    @abstractmethod
+    def _load(self, files: Mapping[str, memoryview], num_threads: int) -> None: ...
+
+    @abstractmethod
+    def _scores(self, matrix: np.ndarray) -> np.ndarray:
+        """Return probabilities of shape (rows, classes), or values of shape (rows,), for at least one row."""
+
+
+def _check_manifest(manifest: BundleManifest) -> None:
+    num_classes = len(manifest.target.categories)
+    if manifest.task == "classification" and num_classes < 2:
+        raise IntegrityError(f"the manifest's target has {num_classes} classes; a classifier needs two or more")
+    if manifest.threshold is not None and (manifest.task != "classification" or num_classes != 2):
+        raise IntegrityError("the manifest has a threshold, which only a target of two classes can have")
+
+
+if TYPE_CHECKING:
+
+    def _conforms(predictor: TablePredictor) -> Predictor:
+        return predictor

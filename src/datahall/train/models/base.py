@@ -1,0 +1,51 @@
+"""What every kind of model has: common settings, a search space, and an estimator to build."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+from pydantic import Field
+
+from datahall.core.records import Task
+from datahall.spec.kinds import Many, ModelConfig
+
+
+class Range(msgspec.Struct, frozen=True):
+    """A search varies this number between `low` and `high`, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A search picks one of `options`, each a JSON value."""
+
+    options: tuple[Any, ...]
+
+
+class TrainableConfig(ModelConfig):
+    """Settings of a model that scikit-learn fits; nothing here imports scikit-learn until `build` is called."""
+
+    SPACE: ClassVar[Mapping[str, Range | Choice]]
+    """What a search varies, by setting; one that does not stand at its default was chosen by a
+    person and stays."""
+    SCALED: ClassVar[bool]
+    """Whether numbers are brought to mean 0 and deviation 1 first."""
+
+    columns: Many[str] | None = Field(
+        default=None, description="Use only these features; all of them where the key is left out."
+    )
+
+    @abstractmethod
+    def build(self, task: Task, seed: int) -> Any:
+        """Return an unfitted scikit-learn estimator that takes the prepared matrix."""
+
+    def fit(self, estimator: Any, features: np.ndarray, target: np.ndarray) -> Any:
+        """Fit `estimator` on a prepared matrix of shape (rows, columns) and its target, and return it."""
+        return estimator.fit(features, target)
