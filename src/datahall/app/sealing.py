@@ -8,7 +8,7 @@ from datahall.core.clock import Clock
 from datahall.core.errors import NotFoundError
 from datahall.core.ports import Catalogue
 from datahall.core.records import Act, Answer, AnswerSegment, Change
-from datahall.ledger.tree import root_of
+from datahall.ledger import tree
 from datahall.serve.segments import SEALED, first_sequence, locate, segment_files, segment_leaves
 
 
@@ -24,7 +24,7 @@ def seal_segments(catalogue: Catalogue, answers: Path, clock: Clock) -> int:
             gateway=path.stem.rpartition("-")[0],
             first_sequence=first_sequence(path),
             num_answers=len(leaves),
-            root=root_of(leaves).hex(),
+            root=_root(leaves).hex(),
             sealed_at_ns=clock.now_ns(),
         )
         body = {"segment": segment.id, "root": segment.root, "num_answers": segment.num_answers}
@@ -36,7 +36,7 @@ def seal_segments(catalogue: Catalogue, answers: Path, clock: Clock) -> int:
 def segment_root(answers: Path, answer: Answer) -> str | None:
     """Return the root recomputed from the sealed segment that holds `answer`, None while it is still open."""
     path, _ = locate(answers, answer)
-    return root_of(segment_leaves(path)).hex() if path.suffix == SEALED else None
+    return _root(segment_leaves(path)).hex() if path.suffix == SEALED else None
 
 
 def _known(catalogue: Catalogue, path: Path) -> bool:
@@ -45,3 +45,7 @@ def _known(catalogue: Catalogue, path: Path) -> bool:
     except NotFoundError:
         return False
     return True
+
+
+def _root(leaves: list[bytes]) -> bytes:
+    return tree.append(0, [tree.leaf_hash(leaf) for leaf in leaves], lambda _: [])[1]

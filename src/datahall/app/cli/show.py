@@ -1,0 +1,48 @@
+"""How verbs speak: tables and lines for people, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+_COLOURS = {"pass": "green", "released": "green", "ready": "green", "fail": "red", "refused": "red", "gone": "red"}
+
+
+def console() -> Console:
+    """Return a console on standard output; colours only where a person looks."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as one JSON document."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table in the house style."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def coloured(word: str) -> str:
+    """Return `word` in the colour of what it means."""
+    colour = _COLOURS.get(word, "yellow")
+    return f"[{colour}]{word}[/{colour}]"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min"
