@@ -31,7 +31,8 @@ class ModelConfig(Section):
     """The settings of one kind of model: a subclass's fields are the keys that a candidate may have.
 
     The keys `model` and `search` belong to every candidate and must not be fields. A subclass is registered by
-    name in `train.MODELS`.
+    name in `train.MODELS`. Only settings that the file names are handed on, so a search may vary the others. A field
+    called `columns` names features and is checked against the table.
     """
 
     TASKS: ClassVar[tuple[Task, ...]]
