@@ -1,0 +1,1 @@
+"""Keys, signatures, envelope encryption and who may do what."""
