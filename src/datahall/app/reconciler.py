@@ -9,7 +9,7 @@ import msgspec
 
 from datahall.app.environment import node_class
 from datahall.app.replicas import Replicas, started_at, wait_ready
-from datahall.core.clock import Clock
+from datahall.core.ports.clock import Clock
 from datahall.core.errors import DatahallError, NotFoundError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue, Launcher, Process

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datahall.core.clock import Clock
+from datahall.core.ports.clock import Clock
 from datahall.core.errors import NotFoundError
 from datahall.core.ports import Catalogue
 from datahall.core.records import Act, Answer, AnswerSegment, Change

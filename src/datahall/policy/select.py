@@ -18,7 +18,7 @@ class SelectView(msgspec.Struct, frozen=True, kw_only=True):
 def decide(state: None, view: SelectView, event: None, now: int, draw: float) -> tuple[None, str | None, str]:
     """Return the id of the verdict to release, or None, and the reason.
 
-    The policy's first claim ranks those that passed: by the proven bound, not by the estimate, which would favour
+    The first accuracy claim (without one, the first claim) ranks those that passed: by the proven bound, not by the estimate, which would favour
     whoever was measured on fewer rows. Equal bounds are decided by the candidate's id. `now` and `draw` are not used.
     """
     assert event is None, "nothing happens to the selection"
@@ -27,11 +27,12 @@ def decide(state: None, view: SelectView, event: None, now: int, draw: float) ->
     passed = [verdict for verdict in view.verdicts if verdict.outcome == "pass" and verdict.bundle != view.champion]
     if not passed:
         return state, None, "no candidate passed the gate"
-    first = view.policy.claims[0]
+    place = next((i for i, claim in enumerate(view.policy.claims) if claim.kind == "accuracy"), 0)
+    first = view.policy.claims[place]
     sign = 1.0 if first.direction == "at_least" else -1.0
 
     def rank(verdict: Verdict) -> tuple[float, str]:
-        value = verdict.findings[0].value
+        value = verdict.findings[place].value
         return (-sign * value if value is not None else float("inf"), verdict.candidate)
 
     best = min(passed, key=rank)

@@ -13,7 +13,7 @@ from datahall.app.lifecycle.stage import StageCall, StageResult, ensure
 from datahall.app.replicas import Replicas, wait_ready
 from datahall.app.vault import Vault
 from datahall.core.canonical import digest_bytes
-from datahall.core.clock import Clock
+from datahall.core.ports.clock import Clock
 from datahall.core.ids import new_id
 from datahall.core.jobs import Progress
 from datahall.core.ports import Catalogue

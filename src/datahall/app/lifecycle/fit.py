@@ -11,7 +11,7 @@ from datahall.app.jobs import Jobs
 from datahall.app.lifecycle.stage import StageCall, StageResult, ensure
 from datahall.app.vault import Vault
 from datahall.core.canonical import canonical_json
-from datahall.core.clock import Clock
+from datahall.core.ports.clock import Clock
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue
 from datahall.core.records import Bundle, Candidate, Change, Run, Snapshot

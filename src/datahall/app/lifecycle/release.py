@@ -8,7 +8,7 @@ import msgspec
 
 from datahall.app.environment import node_class
 from datahall.app.lifecycle.stage import StageCall, StageResult
-from datahall.core.clock import Clock
+from datahall.core.ports.clock import Clock
 from datahall.core.errors import RefusedError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue

@@ -1,0 +1,26 @@
+"""A replica process: unpacks nothing onto a disk, holds no key, and answers on one Unix socket."""
+
+from __future__ import annotations
+
+import msgspec
+
+from datahall.backends.launch import child
+from datahall.core.errors import DatahallError
+from datahall.core.jobs import Failure, Message, Progress
+from datahall.serve.replica import ReplicaRequest, run
+
+
+def main() -> int:
+    """Serve the bundle in the first memory file until told to stop."""
+    context = child.enter()
+    request = msgspec.json.decode(context.request, type=ReplicaRequest)
+
+    def ready() -> None:
+        context.send(Message(progress=Progress(done=1, total=1, message="ready")))
+
+    try:
+        return run(request, context.memfds[0], listening=ready)
+    except DatahallError as error:
+        failure = Failure(error=type(error).__name__, what=error.what, where=error.where, hint=error.hint)
+        context.send(Message(failure=failure))
+        return error.exit_code

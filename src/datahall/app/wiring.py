@@ -1,0 +1,139 @@
+"""Opens a hall's backends and hands each part the few ports it uses; nothing else knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from datahall.app.jobs import Jobs
+from datahall.app.lifecycle.data import DataStage
+from datahall.app.lifecycle.evaluate import EvaluateStage
+from datahall.app.lifecycle.fit import ExportStage, TrainStage
+from datahall.app.lifecycle.release import DeployStage, GateStage, RegisterStage
+from datahall.app.lifecycle.stage import Stage
+from datahall.app.replicas import Replicas
+from datahall.app.vault import Vault
+from datahall.backends.blobs.local import LocalBlobStore
+from datahall.backends.db.lock import HallLock
+from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.backends.launch.local import LocalLauncher
+from datahall.backends.witness.file import FileWitness, default_folder
+from datahall.core.clock import SystemClock
+from datahall.core.errors import DatahallError
+from datahall.core.hall import HallPaths
+from datahall.core.ports import Clock
+from datahall.core.records import Record
+from datahall.deploy.admission import Admission
+from datahall.evaluate import CLAIMS
+from datahall.ledger.anchor import anchored
+from datahall.ledger.sequencer import Sequencer
+from datahall.ledger.tree import consistency_proof
+from datahall.registry.exhibits import Anchored
+from datahall.security.keys import KeyRing
+from datahall.spec.kinds import Kinds
+from datahall.train import MODELS
+
+KINDS = Kinds(models=MODELS, claims=CLAIMS)
+"""What an application file may name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hall:
+    """An open hall: the one process that holds its lock has one of these."""
+
+    paths: HallPaths
+    clock: Clock
+    keys: KeyRing
+    catalogue: SqliteCatalogue
+    sequencer: Sequencer
+    anchored: Anchored
+    vault: Vault
+    replicas: Replicas
+    launcher: LocalLauncher
+    admission: Admission
+    stages: dict[str, Stage]
+
+
+@contextmanager
+def open_hall(paths: HallPaths, clock: Clock | None = None) -> Iterator[Hall]:
+    """Create the hall if need be, take its lock, and yield it open.
+
+    Raises HallBusyError where another process holds it.
+    """
+    clock = clock or SystemClock()
+    paths.create()
+    with HallLock(paths.lock):
+        keys = KeyRing.open(paths.keys, create=True)
+        catalogue = SqliteCatalogue(paths.db, clock)
+        sequencer = Sequencer(
+            catalogue,
+            keys.signer,
+            origin(keys),
+            clock,
+            witness=FileWitness(default_folder(), partial(consistency_proof, read=catalogue.nodes)),
+        )
+        try:
+            sequencer.start()
+            yield _wire(paths, clock, keys, catalogue, sequencer)
+        finally:
+            try:
+                sequencer.stop()
+            finally:
+                catalogue.close()
+
+
+def origin(keys: KeyRing) -> str:
+    """Return the name under which this hall's tree heads are known: no two halls share a key."""
+    return f"datahall/{keys.signer.key_id[:16]}"
+
+
+def _wire(
+    paths: HallPaths, clock: Clock, keys: KeyRing, catalogue: SqliteCatalogue, sequencer: Sequencer
+) -> Hall:
+    blobs = LocalBlobStore(paths.blobs)
+    launcher = LocalLauncher(logs=paths.logs, work=paths.work)
+    vault = Vault(catalogue, blobs, keys)
+    jobs = Jobs(launcher, blobs, paths.work, clock)
+    replicas = Replicas(launcher, vault, paths.runtime())
+    holds = _anchored(catalogue, keys)
+    admission = Admission(catalogue, holds)
+    integrate: Callable[[], object] = sequencer.flush
+    return Hall(
+        paths=paths,
+        clock=clock,
+        keys=keys,
+        catalogue=catalogue,
+        sequencer=sequencer,
+        anchored=holds,
+        vault=vault,
+        replicas=replicas,
+        launcher=launcher,
+        admission=admission,
+        stages={
+            "data": DataStage(catalogue, vault, jobs, clock),
+            "train": TrainStage(catalogue, vault, jobs, clock),
+            "export": ExportStage(catalogue, vault, jobs),
+            "evaluate": EvaluateStage(catalogue, vault, jobs, replicas, clock),
+            "gate": GateStage(catalogue, holds, integrate, clock),
+            "register": RegisterStage(catalogue, clock),
+            "deploy": DeployStage(catalogue, admission, integrate, clock),
+        },
+    )
+
+
+def _anchored(catalogue: SqliteCatalogue, keys: KeyRing) -> Anchored:
+    def holds(record: Record) -> bool:
+        try:
+            return anchored(catalogue, catalogue, record, keys.signer.public_key, origin=origin(keys))
+        except DatahallError:
+            return False
+
+    return holds
+
+
+def control_socket(paths: HallPaths) -> Path:
+    """Return where control listens."""
+    return paths.runtime() / "control.sock"
