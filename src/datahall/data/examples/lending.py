@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from random import Random
 
-NUM_ROWS = 6_000
-NUM_APPLICANTS = 4_200
+NUM_ROWS = 9_000
+NUM_APPLICANTS = 6_500
 _SEED = 20_240_607
 _HEADER = [
     "applicant_id",
@@ -30,11 +30,11 @@ _HEADER = [
 
 
 def write(folder: Path) -> Path:
-    """Write `lending.csv` (6,000 rows, about 470 kB) into `folder` and return its path.
+    """Write `lending.csv` (9,000 rows, about 670 kB) into `folder` and return its path.
 
     How the rows are made, so that anybody can judge what a model should find:
 
-    - 4,200 applicants; some apply again, with other loans, so rows of one person must stay in one part.
+    - 6,500 applicants; some apply again, with other loans, so rows of one person must stay in one part.
     - Income, years employed, debt and late payments are drawn alike for women and men. What a loan's risk truly
       depends on is these four, the loan's size against the income, and chance.
     - Career breaks are the proxy: 80 % of the women and 8 % of the men have one, of 6 to 48 months.
@@ -81,10 +81,10 @@ def _application(random: Random, person: dict[str, object]) -> dict[str, object]
     loan = round(4_000 * math.exp(random.gauss(0.8, 0.7)), -2)
     debt_share = round(min(0.95, max(0.0, random.gauss(0.3, 0.17))), 3)
     income, years = _number(person["income_eur"]), _number(person["years_employed"])
-    merit = 2.1 + 0.9 * math.log(income / 30_000) + 0.035 * years - 3.2 * debt_share
-    merit -= 0.55 * _number(person["late_payments"]) + 0.5 * math.log(loan / 8_000)
-    penalty = 2.6 if _number(person["career_break_months"]) else 0.0
-    approved = random.random() < 1 / (1 + math.exp(-1.6 * (merit - penalty + 1.0)))
+    merit = 0.8 * math.log(income / 30_000) + 0.01 * years - 5.0 * (debt_share - 0.3)
+    merit -= 0.7 * (_number(person["late_payments"]) - 0.7) + 0.5 * math.log(loan / 9_000)
+    penalty = 1.3 if _number(person["career_break_months"]) else 0.0
+    approved = random.random() < 1 / (1 + math.exp(-2.2 * (merit - penalty + 0.9)))
     return person | {
         "income_eur": int(income) if random.random() > 0.03 else "",  # some do not say
         "loan_eur": int(loan),
