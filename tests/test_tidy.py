@@ -115,7 +115,7 @@ def test_a_package_file_holds_no_logic():
         for path in SOURCES
         if path.name == "__init__.py"
         for node in TREES[path].body
-        if not isinstance(node, allowed)
+        if not isinstance(node, allowed) and "TYPE_CHECKING" not in ast.unparse(node).splitlines()[0]
     ]
     assert logic == []
 

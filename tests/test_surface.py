@@ -1,0 +1,153 @@
+"""What people and programs rely on: a change here is a change for somebody, and needs a changelog fragment."""
+
+import importlib
+from typing import get_args
+
+import pytest
+
+import datahall
+from datahall.core import ports, records
+from datahall.core.records import EntryKind
+
+ENTRY_KINDS = (
+    "hall.created key.issued key.revoked app.declared environment.seen step.started step.completed step.failed "
+    "step.interrupted holdout.opened verdict.given version.registered version.revoked deployment.opened "
+    "deployment.retired replica.started replica.changed routes.published answers.sealed"
+)
+PORTS = "Answerer BlobStore Catalogue Clock Launcher LedgerStore Predictor Process Signer Witness"
+TABLES = (
+    "answer_segment api_key app artifact bundle candidate deployment environment evidence evidence_key holdout policy replica "
+    "route_table run snapshot step verdict version"
+)
+MODELS = "boosting forest logistic mlp ridge"
+CLAIMS = "accuracy calibration fairness improvement latency stability"
+ENGINES = "onnx sklearn"
+EXAMPLES = "digits lending tumours"
+VERBS = "new check plan run up ps predict provenance verify report key logs stop version"
+SPEC_KEYS = """
+datahall
+name
+team
+task
+data
+data.sources
+data.sources[].path
+data.sources[].format
+data.target
+data.subject
+data.sensitive
+data.use_sensitive
+data.ignore
+data.columns
+data.columns.<name>.kind
+data.columns.<name>.min
+data.columns.<name>.max
+data.columns.<name>.values
+data.columns.<name>.nullable
+data.columns.<name>.unique
+data.on_broken
+data.split
+data.split.holdout
+data.split.validation
+data.split.seed
+train
+train.candidates
+train.candidates.<name>.model
+train.candidates.<name>.search
+train.candidates.<name>.search.trials
+train.candidates.<name>.search.timeout_s
+train.seeds
+train.seed
+train.metric
+train.engine
+train.threshold
+evaluate
+evaluate.claims
+evaluate.claims[].kind
+evaluate.claims[].metric
+evaluate.claims[].at_least
+evaluate.claims[].at_most
+evaluate.claims[].confidence
+evaluate.claims[].reason
+evaluate.evidence_days
+evaluate.node_class
+serve
+serve.replicas
+serve.protocols
+serve.rollout
+serve.rollout.strategy
+serve.rollout.drain_seconds
+"""
+HOT_ROUTES = """
+GET /healthz public
+GET /readyz public
+GET /v2 public
+GET /v2/health/live public
+GET /v2/health/ready public
+GET /v2/models/{app} predict
+GET /v2/models/{app}/ready predict
+GET /v2/models/{app}/versions/{version} predict
+GET /v2/models/{app}/versions/{version}/ready predict
+POST /predict/{app} predict
+POST /v2/models/{app}/infer predict
+POST /v2/models/{app}/versions/{version}/infer predict
+"""
+
+
+def test_the_kinds_of_ledger_entries():
+    assert " ".join(get_args(EntryKind)) == ENTRY_KINDS
+
+
+def test_the_ports():
+    protocols = [name for name in ports.__all__ if getattr(getattr(ports, name), "_is_protocol", False)]
+    assert " ".join(protocols) == PORTS
+
+
+def test_each_port_has_seven_methods_at_most():
+    sizes = {name: [key for key in vars(getattr(ports, name)) if not key.startswith("_")] for name in PORTS.split()}
+    assert {name: len(methods) for name, methods in sizes.items() if not 1 <= len(methods) <= 7} == {}
+
+
+def test_the_tables_of_the_catalogue():
+    assert " ".join(sorted(kind.KIND for kind in records.CATALOGUE_RECORDS)) == TABLES
+
+
+def test_what_the_package_exports():
+    assert datahall.__all__ == ["__version__"]
+
+
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        ("datahall.train:MODELS", MODELS),
+        ("datahall.evaluate:CLAIMS", CLAIMS),
+        ("datahall.engines:ENGINES", ENGINES),
+        ("datahall.data.examples:EXAMPLES", EXAMPLES),
+    ],
+)
+def test_the_names_that_an_application_file_may_use(place, names):
+    module, _, attribute = place.partition(":")
+    assert " ".join(getattr(importlib.import_module(module), attribute).names) == names
+
+
+def test_the_keys_of_the_application_file():
+    describe = importlib.import_module("datahall.spec.describe").describe
+    assert [key.path for key in describe()] == SPEC_KEYS.split()
+
+
+def test_the_verbs_of_the_command_line():
+    assert " ".join(importlib.import_module("datahall.app.cli.main").VERBS) == VERBS
+
+
+def test_the_routes_that_the_gateway_answers_each_with_its_permission():
+    routes = importlib.import_module("datahall.serve.routes").HOT_ROUTES
+    assert sorted(f"{route.method} {route.path} {route.permission}" for route in routes) == HOT_ROUTES.split("\n")[1:-1]
+
+
+def test_records_are_frozen_and_refuse_unknown_fields():
+    loose = [
+        kind.__name__
+        for kind in records.CATALOGUE_RECORDS
+        if not (kind.__struct_config__.frozen and kind.__struct_config__.forbid_unknown_fields)
+    ]
+    assert loose == []

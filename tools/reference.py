@@ -1,0 +1,311 @@
+"""Write docs/reference from the code, so that no page can say what the code does not.
+
+Usage: python tools/reference.py   (`make docs`)
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+from typer.main import get_command
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+NOTE = "<!-- Written by `make docs` from the code; change that, not this. -->\n"
+
+ENTRY_MEANINGS = {
+    "hall.created": "a hall was made: its keys and its owner",
+    "key.issued": "an API key was made; only the SHA-256 of its text is kept",
+    "key.revoked": "an API key holds no longer",
+    "app.declared": "an application file was accepted, with the policy that follows from it",
+    "environment.seen": "packages, interpreter and machine class under which steps run from here on",
+    "step.started": "a step of a lifecycle began",
+    "step.completed": "a step ended and its outputs are there; with it come the records that it made",
+    "step.failed": "a step ended without outputs, with the reason",
+    "step.interrupted": "a step was found running though its process was gone",
+    "holdout.opened": "a look at a holdout began; counted before any figure exists",
+    "verdict.given": "the gate decided over a candidate",
+    "version.registered": "a candidate passed and got its number",
+    "version.revoked": "a version may not have traffic any more",
+    "deployment.opened": "a version is to have traffic",
+    "deployment.retired": "a deployment has no traffic any more",
+    "replica.started": "a replica process was started",
+    "replica.changed": "a replica became ready, drains or is gone",
+    "routes.published": "the route table has a new revision",
+    "answers.sealed": "a segment of the answer log was closed; the entry holds its Merkle root",
+}
+
+HTTP_MEANINGS = {
+    "healthz": "200 while the process lives",
+    "readyz": "200 while it takes requests, with the revision of its route table; 503 while it drains",
+    "server": "Open Inference Protocol: name, version and extensions of the server",
+    "live": "Open Inference Protocol: liveness",
+    "ready": "Open Inference Protocol: readiness",
+    "model": "Open Inference Protocol: versions, inputs and outputs of an application",
+    "model_ready": "Open Inference Protocol: whether an application has a replica that answers",
+    "infer": "Open Inference Protocol: an inference; tensors in, tensors out",
+    "predict": 'plain JSON: `{"rows": [{"column": value, ...}]}` in, one prediction a row out',
+}
+
+KIND_NAMES = {int: "whole number", float: "number", Path: "path"}
+
+
+def main() -> int:
+    """Write every page; return the exit status."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (FOLDER / f"{name}.md").write_text(page(), encoding="utf-8")
+    return 0
+
+
+def entries_page() -> str:
+    """The kinds of ledger entries."""
+    from datahall.core.records import EntryKind  # noqa: PLC0415  (each page imports what it shows)
+
+    rows = [(f"`{kind}`", ENTRY_MEANINGS[kind]) for kind in get_args(EntryKind)]
+    text = (
+        "Every act that changes the catalogue writes one entry, in the same transaction. An entry names the actor, the "
+        "application, the time, and each record that it touched with that record's digest; its canonical JSON is one "
+        "leaf of the Merkle tree (RFC 6962). `datahall verify` recomputes all of it."
+    )
+    return page_of("Ledger entries", text, table(("kind", "when"), rows))
+
+
+def ports_page() -> str:
+    """The ports, their methods and what these promise."""
+    from datahall.core import ports  # noqa: PLC0415  (each page imports what it shows)
+
+    text = (
+        "Packages know these Protocols; `app/wiring` hands in a backend that fulfils them. A backend is one file, and done "
+        "when it passes the contract suite of its port in `datahall.testing`."
+    )
+    parts = [text]
+    for name in ports.__all__:
+        port = getattr(ports, name)
+        if not getattr(port, "_is_protocol", False):
+            continue
+        parts.append(f"## {name}\n\n{inspect.getdoc(port)}")
+        methods = [(key, value) for key, value in vars(port).items() if not key.startswith("_")]
+        rows = [(f"`{signature(key, value)}`", one_line(doc_of(value))) for key, value in methods]
+        parts.append(table(("method", "does"), rows))
+    return page_of("Ports", *parts)
+
+
+def cli_page() -> str:
+    """The verbs of the command line and their options."""
+    from datahall.app.cli.main import VERBS, app  # noqa: PLC0415  (each page imports what it shows)
+
+    text = (
+        "`datahall VERB --help` says the same. Every verb takes the hall from `--hall DIR` (before the verb), then from "
+        "`DATAHALL_HOME`, then from `./.datahall`. Exit codes: 0 done, 1 something failed, 2 the input is wrong, 3 the gate "
+        "refused, 4 try again later, 130 stopped by Ctrl-C."
+    )
+    root = get_command(app)
+    parts = [text, table(("option", "type", "default", "meaning"), option_rows(root))]
+    for verb, meaning in VERBS.items():
+        parts.append(f"## {verb}\n\n{meaning}")
+        if importlib.util.find_spec(f"datahall.app.cli.verbs.{verb}") is None:
+            continue
+        command = get_command(importlib.import_module(f"datahall.app.cli.verbs.{verb}").command)
+        parts.append(f"```text\n{usage(verb, command)}\n```")
+        for name, below in getattr(command, "commands", {}).items():
+            parts.append(
+                f"### {verb} {name}\n\n{first_line(below.help)}\n\n```text\n{usage(f'{verb} {name}', below)}\n```"
+            )
+            parts += [table(("option", "type", "default", "meaning"), rows) for rows in [option_rows(below)] if rows]
+        if not hasattr(command, "commands"):
+            parts += [table(("option", "type", "default", "meaning"), rows) for rows in [option_rows(command)] if rows]
+    return page_of("Command line", *parts)
+
+
+def usage(verb: str, command: Any) -> str:
+    """One line: the verb and its arguments."""
+    words = ["datahall", verb]
+    if any(parameter.param_type_name == "option" for parameter in command.params):
+        words.append("[OPTIONS]")
+    words += [argument_name(each) for each in command.params if each.param_type_name == "argument"]
+    return " ".join(words)
+
+
+def argument_name(argument: Any) -> str:
+    """An argument as the help shows it, without typer's colours."""
+    name = argument.metavar or argument.name.upper()
+    return name if argument.required else f"[{name.strip('[]')}]"
+
+
+def option_rows(command: Any) -> list[tuple[str, str, str, str]]:
+    """One row an argument or option; what every command has (`--help`) is left out."""
+    rows = []
+    for each in command.params:
+        if each.name in {"help", "install_completion", "show_completion"}:
+            continue
+        argument = each.param_type_name == "argument"
+        names = argument_name(each) if argument else ", ".join([*each.opts, *each.secondary_opts])
+        kind = "flag" if getattr(each, "is_flag", False) else KIND_NAMES.get(each.type_descriptor.annotation, "text")
+        empty = each.default in (None, False, (), []) or callable(each.default)
+        default = "required" if each.required else ("" if empty else f"`{each.default}`")
+        rows.append((f"`{names}`", kind, default, getattr(each, "help", "") or ""))
+    return rows
+
+
+def first_line(text: str | None) -> str:
+    """The first paragraph of a help text."""
+    return (text or "").split("\n\n")[0]
+
+
+def http_page() -> str:
+    """The routes and their permissions."""
+    from datahall.serve.routes import HOT_ROUTES  # noqa: PLC0415  (each page imports what it shows)
+
+    text = (
+        "One port (7400, or the next free one) serves everything. A key goes into `Authorization: Bearer dh_...` or "
+        "`X-API-Key`; a route without `public` answers 401 without one, 403 where the key lacks the permission, and 404 where "
+        "the application belongs to another team. Each answer carries its id in the header `Datahall-Answer-Id`. An error's "
+        "body is JSON: `error` says what was wrong, `hint` what to do."
+    )
+    rows = [(route.method, f"`{route.path}`", route.permission, HTTP_MEANINGS[route.action]) for route in HOT_ROUTES]
+    return page_of("HTTP", text, "## Routes of the gateway", table(("method", "path", "permission", "answers"), rows))
+
+
+def spec_page() -> str:
+    """The keys of the application file."""
+    from datahall.spec.describe import describe  # noqa: PLC0415  (each page imports what it shows)
+
+    text = (
+        "The whole file, key by key. `<name>` stands for a name that you choose, `[]` for each item of a list. Every key has "
+        "a default but those marked required. An unknown key, a wrong type or an impossible bound is an error with file, line "
+        "and column; all errors are named at once. The settings of each model and each claim stand on their own pages: "
+        "[models](models.md), [claims](claims.md)."
+    )
+    parts = [text]
+    keys = list(describe())
+    sections = [key.path for key in keys if key.type == "section" and "." not in key.path]
+    for title in ["Head", *sections]:
+        below = [key for key in keys if key.path.partition(".")[0] == title]
+        if title == "Head":
+            below = [key for key in keys if "." not in key.path and key.path not in sections]
+        rows = [(f"`{key.path}`", key.type, code(key.default), key.description) for key in below]
+        parts.append(f"## {title}\n\n{table(('key', 'takes', 'default', 'meaning'), rows)}")
+    return page_of("The application file", *parts)
+
+
+def models_page() -> str:
+    """The model kinds and their settings."""
+    from datahall.train import MODELS  # noqa: PLC0415  (each page imports what it shows)
+
+    text = "What a candidate's `model` may be. The keys `model` and `search` belong to every candidate; the others are the model's own."
+    parts = [text]
+    for name in MODELS.names:
+        config = MODELS.load(name)
+        parts.append(f"## {name}\n\n{inspect.getdoc(config)}\n\nTasks: {', '.join(config.TASKS)}.")
+        parts.append(settings_table(config))
+    return page_of("Models", *parts)
+
+
+def claims_page() -> str:
+    """The claim kinds, their metrics and their settings."""
+    from datahall.evaluate import CLAIMS  # noqa: PLC0415  (each page imports what it shows)
+
+    text = (
+        "What a policy may demand. Every claim has `kind`, `metric`, a bound (`at_least` or `at_most`), `confidence` and a "
+        "`reason`; the gate compares the one-sided confidence bound with the bound, never the estimate. The other keys are "
+        "the claim's own."
+    )
+    parts = [text]
+    for name in CLAIMS.names:
+        config = CLAIMS.load(name)
+        parts.append(f"## {name}\n\n{inspect.getdoc(config)}\n\nTasks: {', '.join(config.TASKS)}.")
+        defaults = {metric: task for task, metric in config.DEFAULT_METRIC.items()}
+        rows = [
+            (
+                f"`{metric}`",
+                direction,
+                ", ".join(config.METRIC_TASKS.get(metric, config.TASKS)),
+                "yes" if metric in defaults else "",
+            )
+            for metric, direction in config.METRICS.items()
+        ]
+        parts.append(table(("metric", "bound", "tasks", "default"), rows))
+        parts.append(settings_table(config))
+    return page_of("Claims", *parts)
+
+
+def settings_table(config: Any) -> str:
+    """The fields of a pydantic class, one a row."""
+    from datahall.spec.fields import type_text  # noqa: PLC0415  (each page imports what it shows)
+
+    rows = [
+        (f"`{name}`", type_text(field.annotation), default_of(field), field.description or "")
+        for name, field in config.model_fields.items()
+    ]
+    return table(("key", "type", "default", "meaning"), rows) if rows else "It has no settings of its own."
+
+
+def default_of(field: Any) -> str:
+    """A field's default as the application file would write it."""
+    return code("required" if field.is_required() else plain_value(field.get_default(call_default_factory=True)))
+
+
+def code(default: str) -> str:
+    """A default as a cell: what has to be typed in code, `required` in words."""
+    return default if default in {"", "required"} else f"`{default}`"
+
+
+def plain_value(value: Any) -> str:
+    """A default as YAML would write it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "[]" if value in ((), []) else str(value)
+
+
+def signature(name: str, value: Any) -> str:
+    """A method's call, without `self`; a property's name alone."""
+    if isinstance(value, property):
+        return name
+    whole = inspect.signature(value)
+    own = whole.replace(parameters=list(whole.parameters.values())[1:])
+    return f"{name}{own}".replace("'", "").replace("|", "or")
+
+
+def doc_of(value: Any) -> str:
+    """The docstring of a method or a property."""
+    return inspect.getdoc(value.fget if isinstance(value, property) else value) or ""
+
+
+def one_line(text: str) -> str:
+    """Text that fits into a table's cell."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    names = list(head)
+    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    lines += [f"| {' | '.join(one_line(cell) for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def page_of(title: str, *parts: str) -> str:
+    """A page: title, note, parts."""
+    return "\n\n".join([f"# {title}", NOTE.rstrip(), *parts]) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "claims": claims_page,
+    "cli": cli_page,
+    "entries": entries_page,
+    "http": http_page,
+    "models": models_page,
+    "ports": ports_page,
+    "spec": spec_page,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
