@@ -19,6 +19,7 @@ IMPORT_NAMES = {
     "ruamel.yaml": "ruamel",
     "vl-convert-python": "vl_convert",
 }
+PARTS = {"pydantic_core": "pydantic"}
 
 
 def tracked() -> list[Path]:
@@ -51,7 +52,8 @@ def top_imports(folder: Path) -> dict[str, list[str]]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module]
             for name in names:
-                found.setdefault(name.partition(".")[0], []).append(str(path.relative_to(SRC)))
+                top = name.partition(".")[0]
+                found.setdefault(PARTS.get(top, top), []).append(str(path.relative_to(SRC)))
     return found
 
 

@@ -150,7 +150,8 @@ def test_nothing_unpickles():
     found += [
         place(path, call)
         for path, call, name in calls([*SOURCES, *TOOLS])
-        if name in {"joblib.load", "torch.load", "numpy.load", "np.load", "pd.read_pickle", "yaml.load", "eval", "exec"}
+        if name in {"joblib.load", "torch.load", "pd.read_pickle", "yaml.load", "eval", "exec"}
+        or (name in {"np.load", "numpy.load"} and "allow_pickle=False" not in ast.unparse(call))
     ]
     assert found == []
 
@@ -185,10 +186,10 @@ def test_real_backends_rather_than_patches():
 
 def test_every_silenced_rule_carries_its_reason():
     bare = []
-    for path, lines in LINES.items():
-        for number, line in enumerate(lines, 1):
+    for path in [*SOURCES, *TOOLS]:
+        for number, line in enumerate(LINES[path], 1):
             found = re.search(r"#\s*noqa(?P<rest>.*)", line)
-            if found and "re.s" not in line and not re.match(r":\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*\s+\S{2,}", found["rest"]):
+            if found and "re.s" not in line and not re.match(r":\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*\s+.*\w{2}", found["rest"]):
                 bare.append(f"{path.relative_to(ROOT)}:{number}")
     assert bare == []
 
