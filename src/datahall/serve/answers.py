@@ -1,0 +1,86 @@
+"""Answer ids: what a client is given, and what it proves without any record.
+
+An id is `ans_` and, in URL-safe base 64, `version u8 | sequence u48 | route revision u40 | time in ms u48 | gateway |
+MAC`. The MAC is HMAC-SHA256 (RFC 2104) over all before it, cut to 128 bits, under a key that only the hall has: an id
+that opens was given out by this hall, by that gateway, at that time and under that revision of the routes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+
+import msgspec
+
+from datahall.core.errors import IntegrityError
+
+PREFIX = "ans_"
+MAX_GATEWAY_BYTES = 32
+_VERSION = 1
+_MAC_BYTES = 16
+_HEAD_BYTES = 1 + 6 + 5 + 6
+
+
+class AnswerIdParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer id says."""
+
+    gateway: str
+    sequence: int
+    route_revision: int
+    at_ns: int
+    """Whole milliseconds."""
+
+
+def make_answer_id(parts: AnswerIdParts, key: bytes) -> str:
+    """Return the id's text. `key` is the hall's answer key, at least 16 bytes."""
+    gateway = parts.gateway.encode()
+    assert 0 < len(gateway) <= MAX_GATEWAY_BYTES, "a gateway's id has 1 to 32 bytes"
+    assert len(key) >= 16, "the answer key is too short to prove anything"
+    body = b"".join(
+        (
+            _VERSION.to_bytes(1, "big"),
+            parts.sequence.to_bytes(6, "big"),
+            parts.route_revision.to_bytes(5, "big"),
+            (parts.at_ns // 1_000_000).to_bytes(6, "big"),
+            gateway,
+        )
+    )
+    return PREFIX + base64.urlsafe_b64encode(body + _mac(body, key)).rstrip(b"=").decode()
+
+
+def open_answer_id(text: str, key: bytes) -> AnswerIdParts:
+    """Return what `text` says. Raises IntegrityError where this hall never gave it out."""
+    refused = IntegrityError(
+        "this is not an answer id of this hall",
+        where=text[:80],
+        hint="copy it whole from the header Datahall-Answer-Id",
+    )
+    raw = _decode(text)
+    if raw is None or not _HEAD_BYTES + _MAC_BYTES < len(raw) <= _HEAD_BYTES + _MAC_BYTES + MAX_GATEWAY_BYTES:
+        raise refused
+    body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+    if not hmac.compare_digest(mac, _mac(body, key)) or body[0] != _VERSION:
+        raise refused
+    return AnswerIdParts(
+        gateway=body[_HEAD_BYTES:].decode(),
+        sequence=int.from_bytes(body[1:7], "big"),
+        route_revision=int.from_bytes(body[7:12], "big"),
+        at_ns=int.from_bytes(body[12:18], "big") * 1_000_000,
+    )
+
+
+def _mac(body: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, b"datahall answer id\0" + body, "sha256")[:_MAC_BYTES]
+
+
+def _decode(text: str) -> bytes | None:
+    """Return the bytes of an id's text, None unless it is exactly the text that `make_answer_id` would have written."""
+    if not text.startswith(PREFIX) or len(text) > 120:
+        return None
+    body = text[len(PREFIX) :]
+    try:
+        raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == body else None

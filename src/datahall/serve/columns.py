@@ -1,0 +1,123 @@
+"""From values that a client sent to the columns that a model takes: typed, complete, and with errors that say where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from datahall.core.errors import UserError
+from datahall.core.records import BundleManifest, Column
+
+_PYTHON_TYPES: dict[str, Any] = {"number": float, "category": str, "boolean": bool}
+_astuple = msgspec.structs.astuple
+
+
+class RowReader:
+    """Reads rows as JSON objects for one manifest; made once, when a route is taken up.
+
+    The manifest's features become a struct type, so that types, missing and unknown columns are checked while the
+    JSON is decoded.
+    """
+
+    def __init__(self, manifest: BundleManifest) -> None:
+        self.features = manifest.features
+        fields = [(f"f{index}", _python_type(feature)) for index, feature in enumerate(manifest.features)]
+        rename = {f"f{index}": feature.name for index, feature in enumerate(manifest.features)}
+        if any(json.dumps(name, ensure_ascii=False) != f'"{name}"' for name in rename.values()):
+            raise UserError(
+                "a feature's name has a quote, a backslash or a control character", hint="rename the column"
+            )
+        row = msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=True, frozen=True, gc=False)
+        body = msgspec.defstruct("Body", [("rows", list[row])], forbid_unknown_fields=True, gc=False)  # type: ignore[valid-type]
+        self._one = msgspec.json.Decoder(row)
+        self._many = msgspec.json.Decoder(body)
+        self._names = {feature.name for feature in manifest.features}
+
+    def read(self, body: bytes | bytearray) -> tuple[dict[str, np.ndarray], int]:
+        """Return columns and their number of rows from `{"rows": [{column: value}]}` or one row's object.
+
+        Raises UserError that says what is wrong and at which row and column, or at which byte.
+        """
+        rows = decode_json(self._decode, body, self._names)
+        if not rows:
+            raise UserError("there are no rows to answer", hint='send {"rows": [{"column": value, ...}]}')
+        return self._columns([_astuple(row) for row in rows]), len(rows)
+
+    def _decode(self, body: bytes | bytearray) -> list[Any]:
+        try:
+            return self._many.decode(body).rows  # type: ignore[attr-defined, no-any-return]
+        except msgspec.ValidationError as error:
+            if "$.rows" in str(error) and "rows" not in self._names:
+                raise
+        return [self._one.decode(body)]
+
+    def _columns(self, rows: list[tuple[Any, ...]]) -> dict[str, np.ndarray]:
+        if all(feature.kind != "category" for feature in self.features):
+            matrix = np.array(rows, dtype=np.float64)  # None becomes NaN, true and false 1.0 and 0.0
+            return {feature.name: matrix[:, index] for index, feature in enumerate(self.features)}
+        return {
+            feature.name: to_array(feature, [row[index] for row in rows]) for index, feature in enumerate(self.features)
+        }
+
+
+def to_array(feature: Column, values: Sequence[Any]) -> np.ndarray:
+    """Return checked values of one feature as a column."""
+    if feature.kind == "category":
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+        return array
+    return np.array(values, dtype=np.float64)
+
+
+def decode_json(decode: Any, body: bytes | bytearray, known: set[str] | None = None) -> Any:
+    """Return `decode(body)`; whatever is wrong with the JSON becomes a UserError that says where."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise UserError(_explain(str(error)), hint=_nearest(str(error), known)) from None
+    except msgspec.DecodeError as error:
+        if "truncated" in str(error):
+            raise UserError(
+                f"the JSON ends too early, after byte {len(body)}", hint="send the whole document"
+            ) from None
+        hint = "JSON knows no NaN or infinity; send null for a missing value" if _has_nan(body) else ""
+        raise UserError(str(error), hint=hint) from None
+    except UnicodeDecodeError:
+        raise UserError("the JSON is not UTF-8", hint="encode the body as UTF-8") from None
+    except RecursionError:
+        raise UserError("the JSON is nested too deeply", hint="a row is one flat object") from None
+
+
+def _python_type(feature: Column) -> Any:
+    kind = _PYTHON_TYPES[feature.kind]
+    return kind | None if feature.nullable else kind
+
+
+def _explain(text: str) -> str:
+    """Return msgspec's message in the words of a person who knows JSON and tables."""
+    text = text.replace("Object missing required field", "a row lacks the column")
+    text = text.replace("Object contains unknown field", "there is no column")
+    for python, plain in (("`float", "`number"), ("`int", "`number"), ("`str", "`string"), ("`bool", "`true or false")):
+        text = text.replace(python, plain)
+    return text[:500]
+
+
+def _nearest(text: str, known: set[str] | None) -> str:
+    name = text.split("`")[1] if text.count("`") >= 2 else ""
+    if known and "unknown field" in text:
+        near = get_close_matches(name, known, n=1)
+        return f"did you mean '{near[0]}'?" if near else "GET /v2/models/APP lists the columns"
+    if "got `null`" in text:
+        return "this column has no missing values; send a value"
+    if "missing required" in text:
+        return "GET /v2/models/APP lists the columns; a missing value of a nullable column is null"
+    return ""
+
+
+def _has_nan(body: bytes | bytearray) -> bool:
+    return b"NaN" in body or b"Infinity" in body

@@ -1,0 +1,65 @@
+"""What a gateway process is told, and the bounds within which it takes requests."""
+
+from __future__ import annotations
+
+import msgspec
+
+from datahall.serve.batch import BatchSettings
+
+
+class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on what clients can make a gateway hold, and for how long."""
+
+    max_body_bytes: int = 8 << 20
+    """Of a request for an answer."""
+    max_control_body_bytes: int = 64 << 20
+    """Of a request that goes on to control; it is never held whole."""
+    max_held_bytes: int = 256 << 20
+    """Of all bodies together."""
+    max_head_bytes: int = 32 << 10
+    max_num_headers: int = 100
+    max_connections: int = 1024
+    max_pipelined: int = 64
+    """Requests of one connection without an answer; reading pauses at more."""
+    head_seconds: float = 10.0
+    """From a request's first byte to the end of its headers."""
+    stall_seconds: float = 10.0
+    """Without a byte of a body that is not complete."""
+    body_seconds: float = 120.0
+    """From the end of the headers to the end of the body."""
+    idle_seconds: float = 75.0
+    """Of a connection between requests."""
+    answer_seconds: float = 30.0
+    """From a whole request to its answer."""
+    closing_seconds: float = 2.0
+    """For a client to read an error while it is still sending."""
+    drain_seconds: float = 10.0
+    """For requests in flight after SIGTERM."""
+    switch_seconds: float = 3.0
+    """For a new version's replicas to be reached before its route is taken all the same."""
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a gateway process needs; folders and sockets as absolute paths."""
+
+    gateway: str
+    """Its id, 1 to 32 bytes; part of every answer id."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    listen_fd: int | None = None
+    """A listening TCP socket that the supervisor bound; `host` and `port` are not used then."""
+    control_address: str
+    """Control's Unix socket."""
+    routes: str
+    """The signed route table that control publishes."""
+    answers: str
+    """Folder of the answer log."""
+    runtime: str
+    """Folder in which `gateway-<id>.json` tells which revision of the routes is in use."""
+    answer_key: bytes
+    route_keys: dict[str, bytes]
+    """Key id to raw Ed25519 public key: whose route tables are followed."""
+    limits: GatewayLimits = GatewayLimits()
+    batch: BatchSettings = BatchSettings()
+    poll_seconds: float = 0.2
+    sync_seconds: float = 0.1

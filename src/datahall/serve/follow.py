@@ -1,0 +1,90 @@
+"""Following the route table: a new revision is taken up once its replicas can be reached, so no request falls between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from datahall.core.ports import Clock
+from datahall.core.records import Route, RouteTable
+from datahall.serve.lane import Lane
+from datahall.serve.table import Index, RouteSource
+
+
+class Follower:
+    """Keeps one lane for each deployment in the table, and the table that is in use."""
+
+    def __init__(
+        self,
+        source: RouteSource,
+        *,
+        make_lane: Callable[[Route], Lane],
+        clock: Clock,
+        switch_seconds: float,
+        adopted: Callable[[], None],
+    ) -> None:
+        self.index: Index | None = None
+        self._source = source
+        self._make_lane = make_lane
+        self._clock = clock
+        self._switch_ns = int(switch_seconds * 1e9)
+        self._adopted = adopted
+        self._lanes: dict[str, Lane] = {}
+        self._coming: RouteTable | None = None
+        self._coming_since_ns = 0
+
+    @property
+    def revision(self) -> int:
+        """The revision in use, -1 before the first."""
+        return self.index.revision if self.index is not None else -1
+
+    @property
+    def problem(self) -> str:
+        """Why the newest table is not in use; empty while all is well."""
+        return self._source.problem
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every application can answer."""
+        return self.index is not None and all(self._lanes[route.deployment].ready for route in self.index.table.routes)
+
+    def lane(self, team: str, app: str) -> Lane | None:
+        """Return the lane of a team's application, None where it has none."""
+        route = self.index.route(team, app) if self.index is not None else None
+        return self._lanes.get(route.deployment) if route is not None else None
+
+    def step(self) -> None:
+        """Look for a newer table and take it up when it is due; called every 200 ms."""
+        table = self._source.poll()
+        now = self._clock.monotonic_ns()
+        if table is not None:
+            self._coming, self._coming_since_ns = table, now
+            for route in table.routes:
+                if route.deployment in self._lanes:
+                    self._lanes[route.deployment].add(route.replicas)
+                else:
+                    self._lanes[route.deployment] = self._make_lane(route)
+        if self._coming is not None and (
+            now - self._coming_since_ns >= self._switch_ns or self._can_switch(self._coming)
+        ):
+            self._adopt(self._coming)
+
+    def abort(self) -> None:
+        """End every connection to replicas."""
+        lanes, self._lanes = self._lanes, {}
+        for lane in lanes.values():
+            lane.abort()
+
+    def _can_switch(self, table: RouteTable) -> bool:
+        """The first table is taken at once: before it there is nothing that could answer."""
+        return self.index is None or all(self._lanes[route.deployment].ready for route in table.routes)
+
+    def _adopt(self, table: RouteTable) -> None:
+        self._coming = None
+        self.index = Index(table)
+        current = {route.deployment: route for route in table.routes}
+        for name in list(self._lanes):
+            if name in current:
+                self._lanes[name].keep(current[name])
+            else:
+                self._lanes.pop(name).close()
+        self._adopted()

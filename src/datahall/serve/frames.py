@@ -1,0 +1,215 @@
+"""The frame protocol between gateway and replica, without I/O: bytes in, frames out, and back.
+
+A frame is `u32 length | u32 header length | header | tensors`, all big-endian; the length counts what follows it.
+The header is MessagePack; the tensors lie behind it raw, in the order in which the header lists them: float64
+little-endian, or text as `u32 length` for each row (0xFFFFFFFF for a missing value) and then the UTF-8 bytes.
+Whatever the other side sends, reading ends in frames or in a FrameError, and never holds more than one frame.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from datahall.core.errors import IntegrityError
+
+MAX_FRAME_BYTES = 64 << 20
+MAX_HEADER_BYTES = 1 << 20
+MAX_TENSORS = 4096
+
+_LENGTHS = struct.Struct(">II")
+_MISSING = 0xFFFFFFFF
+
+Kind = Literal["infer", "result", "error", "ping", "ready", "drain"]
+Layout = Literal["columns", "matrix", "text"]
+ErrorKind = Literal["", "user", "model", "unavailable"]
+
+
+class FrameError(IntegrityError):
+    """The other side does not speak this protocol; the connection is of no more use."""
+
+
+class Tensor(msgspec.Struct, frozen=True, array_like=True):
+    """How to read one stretch of raw bytes.
+
+    `columns` is float64 of shape (len(names), rows), one row of it a named column; `matrix` is one named float64
+    array of shape `shape`; `text` is one named column of strings, `shape` = (rows,).
+    """
+
+    layout: Layout
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    num_bytes: int
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True):
+    """What a frame is about; `id` pairs a result, or an error, with its request."""
+
+    kind: Kind
+    id: int = 0
+    num_rows: int = 0
+    tensors: tuple[Tensor, ...] = ()
+    error: ErrorKind = ""
+    text: str = ""
+    hint: str = ""
+    bundle: str = ""
+    replica: str = ""
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One message: its header, and its arrays by name."""
+
+    header: Header
+    arrays: dict[str, np.ndarray]
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Header)
+
+
+def encode(header: Header, arrays: Mapping[str, np.ndarray] | None = None) -> bytes:
+    """Return one frame. Arrays are float64 of one or two dimensions, or one-dimensional object arrays of str or None.
+
+    Raises FrameError where the frame would be longer than MAX_FRAME_BYTES.
+    """
+    tensors, parts = _pack(arrays or {})
+    if tensors:
+        header = msgspec.structs.replace(header, tensors=tuple(tensors))
+    head = _ENCODER.encode(header)
+    length = 4 + len(head) + sum(map(len, parts))
+    if length > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame of {length} bytes is longer than {MAX_FRAME_BYTES}", hint="send fewer rows at once")
+    return b"".join((_LENGTHS.pack(length, len(head)), head, *parts))
+
+
+def _pack(arrays: Mapping[str, np.ndarray]) -> tuple[list[Tensor], list[bytes]]:
+    numbers: list[str] = []
+    tensors: list[Tensor] = []
+    parts: list[bytes] = []
+    for name, array in arrays.items():
+        if array.dtype == object:
+            part = _pack_text(array)
+            tensors.append(Tensor("text", (name,), array.shape, len(part)))
+            parts.append(part)
+        elif array.ndim == 1:
+            numbers.append(name)
+        else:
+            part = np.ascontiguousarray(array, dtype="<f8").tobytes()
+            tensors.append(Tensor("matrix", (name,), array.shape, len(part)))
+            parts.append(part)
+    if numbers:
+        part = b"".join(np.ascontiguousarray(arrays[name], dtype="<f8").tobytes() for name in numbers)
+        tensors.append(Tensor("columns", tuple(numbers), (len(numbers), len(arrays[numbers[0]])), len(part)))
+        parts.append(part)
+    return tensors, parts
+
+
+def _pack_text(array: np.ndarray) -> bytes:
+    texts = [None if text is None else text.encode() for text in array]
+    lengths = np.array([_MISSING if text is None else len(text) for text in texts], dtype=">u4")
+    return lengths.tobytes() + b"".join(text for text in texts if text is not None)
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._buffer = bytearray()
+        self._max = max_frame_bytes
+
+    @property
+    def num_waiting_bytes(self) -> int:
+        """How much of an unfinished frame is held."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        """Take what arrived and return every frame that is now complete.
+
+        Raises FrameError as soon as a length or a header is out of bounds; the reader is then of no more use.
+        """
+        self._buffer += data
+        frames = []
+        start = 0
+        while len(self._buffer) - start >= _LENGTHS.size:
+            length, head_length = _LENGTHS.unpack_from(self._buffer, start)
+            if not 4 < length <= self._max or not 0 < head_length <= min(length - 4, MAX_HEADER_BYTES):
+                raise FrameError(f"a frame announces {length} bytes with a header of {head_length}")
+            end = start + 4 + length
+            if len(self._buffer) < end:
+                break
+            head_end = start + _LENGTHS.size + head_length
+            frames.append(
+                _decode(bytes(self._buffer[start + _LENGTHS.size : head_end]), bytes(self._buffer[head_end:end]))
+            )
+            start = end
+        del self._buffer[:start]
+        return frames
+
+
+def _decode(head: bytes, body: bytes) -> Frame:
+    try:
+        header = _DECODER.decode(head)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise FrameError(f"a frame's header is not readable: {error}") from error
+    if len(header.tensors) > MAX_TENSORS:
+        raise FrameError(f"a frame lists {len(header.tensors)} tensors")
+    arrays: dict[str, np.ndarray] = {}
+    offset = 0
+    for tensor in header.tensors:
+        if tensor.num_bytes < 0 or offset + tensor.num_bytes > len(body):
+            raise FrameError("a tensor reaches beyond its frame")
+        for name, array in _unpack(tensor, memoryview(body)[offset : offset + tensor.num_bytes]):
+            if name in arrays:
+                raise FrameError(f"a frame names '{name}' twice")
+            arrays[name] = array
+        offset += tensor.num_bytes
+    if offset != len(body):
+        raise FrameError("a frame is longer than its tensors")
+    return Frame(header, arrays)
+
+
+def _unpack(tensor: Tensor, raw: memoryview) -> list[tuple[str, np.ndarray]]:
+    shape = tensor.shape
+    if not 1 <= len(shape) <= 2 or min(shape) < 0:
+        raise FrameError(f"a tensor has the shape {shape}")
+    if tensor.layout == "text":
+        if len(shape) != 1 or len(tensor.names) != 1:
+            raise FrameError("a text tensor is not one column")
+        return [(tensor.names[0], _unpack_text(shape[0], raw))]
+    if math.prod(shape) * 8 != len(raw):
+        raise FrameError(f"a tensor of shape {shape} has {len(raw)} bytes")
+    values = np.frombuffer(raw, dtype="<f8").reshape(shape)
+    if tensor.layout == "matrix":
+        if len(tensor.names) != 1:
+            raise FrameError("a matrix has one name")
+        return [(tensor.names[0], values)]
+    if len(shape) != 2 or len(tensor.names) != shape[0]:
+        raise FrameError("a tensor's names do not fit its columns")
+    return list(zip(tensor.names, values, strict=True))
+
+
+def _unpack_text(num_rows: int, raw: memoryview) -> np.ndarray:
+    if num_rows * 4 > len(raw):
+        raise FrameError("a text tensor is shorter than its rows")
+    lengths = np.frombuffer(raw[: num_rows * 4], dtype=">u4").tolist()
+    array = np.empty(num_rows, dtype=object)
+    offset = num_rows * 4
+    for row, length in enumerate(lengths):
+        if length == _MISSING:
+            array[row] = None
+            continue
+        if offset + length > len(raw):
+            raise FrameError("a text reaches beyond its tensor")
+        try:
+            array[row] = str(raw[offset : offset + length], "utf-8")
+        except UnicodeDecodeError as error:
+            raise FrameError("a text is not UTF-8") from error
+        offset += length
+    if offset != len(raw):
+        raise FrameError("a text tensor is longer than its texts")
+    return array

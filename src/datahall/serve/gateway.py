@@ -1,0 +1,270 @@
+"""The gateway: one event loop that takes requests, finds their lane, writes the answer log and answers.
+
+There is no database and no file read on the way of an answer; the one write is the answer log's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import datahall
+from datahall.core.errors import DatahallError
+from datahall.core.files import write_atomic
+from datahall.core.ports import Clock
+from datahall.core.records import KeyGrant
+from datahall.serve.access import authenticate, authorize
+from datahall.serve.config import GatewayConfig
+from datahall.serve.follow import Follower
+from datahall.serve.http import Connection, Plan, Request, Slot
+from datahall.serve.lane import Call, Lane
+from datahall.serve.link import Connect, Outcome
+from datahall.serve.protocols import v2
+from datahall.serve.recording import Recorder, Ticket
+from datahall.serve.responses import HttpError, Response, from_error, json_response, refusal
+from datahall.serve.routes import Match, match
+from datahall.serve.table import FileRouteSource, RouteSource
+
+
+class Gateway:
+    """Answers the hot routes and passes everything else on to control."""
+
+    def __init__(
+        self, config: GatewayConfig, *, connect: Connect, clock: Clock, source: RouteSource | None = None
+    ) -> None:
+        self.config = config
+        self.limits = config.limits
+        self.control_address = config.control_address
+        self.draining = False
+        self.port = 0
+        self._clock = clock
+        self._recorder = Recorder(config, clock)
+        self._follower = Follower(
+            source or FileRouteSource(Path(config.routes), config.route_keys),
+            make_lane=lambda route: Lane(
+                route, connect=connect, clock=clock, settings=config.batch, answered=self._answered
+            ),
+            clock=clock,
+            switch_seconds=config.limits.switch_seconds,
+            adopted=self._adopted,
+        )
+        self._connections: set[Connection] = set()
+        self._changed = asyncio.Event()
+        """Set when a connection ends: while draining, each ends with its last answer."""
+        self._num_held_bytes = 0
+        self._server: asyncio.Server | None = None
+        self._timers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to listen; `port` is known afterwards."""
+        loop = asyncio.get_running_loop()
+        self._follower.step()
+        make = lambda: Connection(self)  # noqa: E731  a factory, named for the two calls below
+        if self.config.listen_fd is not None:
+            self._server = await loop.create_server(make, sock=_listening(self.config.listen_fd), backlog=4096)
+        else:
+            self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
+        self.port = self._server.sockets[0].getsockname()[1]
+        sweep = min(1.0, self.limits.stall_seconds / 4, self.limits.head_seconds / 4)
+        self._timers = [
+            loop.create_task(_every(self.config.poll_seconds, self._follower.step)),
+            loop.create_task(_every(self.config.sync_seconds, self._recorder.tick)),
+            loop.create_task(_every(sweep, self._sweep)),
+        ]
+        self._acknowledge()
+
+    async def drain(self) -> None:
+        """Finish what was asked, then stop: readiness turns false at once, connections end with their next answer."""
+        self.draining = True
+        self._acknowledge()
+        if self._server is not None:
+            self._server.close()
+        self._sweep()
+        with contextlib.suppress(TimeoutError):  # whoever is not done by then is cut off
+            await asyncio.wait_for(self._quiet(), self.limits.drain_seconds)
+        for timer in self._timers:
+            timer.cancel()
+        self._follower.abort()
+        for connection in tuple(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)
+        self._recorder.close()
+        (Path(self.config.runtime) / f"gateway-{self.config.gateway}.json").unlink(missing_ok=True)
+
+    async def _quiet(self) -> None:
+        """Return once nobody waits for an answer or is sending a request."""
+        while any(connection.busy for connection in self._connections):
+            self._changed.clear()
+            await self._changed.wait()
+
+    # A connection calls these.
+
+    def begin(self, request: Request) -> Plan:
+        """Decide on a request by its headers. Raises HttpError to refuse it before its body is read."""
+        found = match(request.method, request.path)
+        if found is None:
+            return Plan(self.limits.max_control_body_bytes, None)
+        if found.route.permission == "public":
+            return Plan(0, lambda _, slot: slot.respond(self._public(found)))
+        grant, lane = self._admit(request, found)
+        if found.route.method == "GET":
+            return Plan(0, lambda _, slot: slot.respond(_describe(found, lane)))
+        encoding = request.header(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            raise HttpError(refusal(415, f"the body is '{encoding.decode('latin-1')[:20]}'", "send it uncompressed"))
+        if request.header(b"inference-header-content-length") is not None:
+            raise HttpError(
+                refusal(
+                    415,
+                    "the binary tensor data extension is not spoken here",
+                    "send JSON tensors (tritonclient: binary_data=False)",
+                )
+            )
+        if lane.full:
+            headers = (("Retry-After", str(lane.retry_after_s())),)
+            raise HttpError(
+                refusal(503, "too many requests are waiting", "try again after Retry-After", headers=headers)
+            )
+        return Plan(self.limits.max_body_bytes, lambda whole, slot: self._ask(whole, slot, found, grant, lane))
+
+    def hold(self, num_bytes: int) -> bool:
+        """Account for held bodies; False where there would be too much of them."""
+        if num_bytes > 0 and self._num_held_bytes + num_bytes > self.limits.max_held_bytes:
+            return False
+        self._num_held_bytes += num_bytes
+        return True
+
+    def now_s(self) -> float:
+        """Return the seconds since 1970."""
+        return self._clock.now_ns() / 1e9
+
+    def opened(self, connection: Connection) -> bool:
+        """Take a connection in; False where there are too many."""
+        self._connections.add(connection)
+        return len(self._connections) <= self.limits.max_connections
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        self._changed.set()
+
+    # The way of an answer.
+
+    def _admit(self, request: Request, found: Match) -> tuple[KeyGrant, Lane]:
+        index = self._follower.index
+        if index is None:
+            raise HttpError(
+                refusal(503, "the gateway has no route table yet", "try again", headers=(("Retry-After", "1"),))
+            )
+        grant = authenticate(request, index, self._clock.now_ns())
+        lane = self._follower.lane(grant.team, found.app)
+        if lane is None or found.version not in ("", lane.route.version):
+            what = f"there is no application '{found.app[:80]}'"
+            what += f" with the version '{found.version[:80]}' live" if found.version else ""
+            raise HttpError(refusal(404, what, "datahall ps lists what is live"))
+        authorize(grant, found.route.permission, found.app)
+        return grant, lane
+
+    def _ask(self, request: Request, slot: Slot, found: Match, grant: KeyGrant, lane: Lane) -> None:
+        ticket = Ticket(slot=slot, grant=grant, body=bytes(request.body), started_ns=self._clock.monotonic_ns())
+        try:
+            if found.route.action == "infer":
+                ticket.asked = lane.tensors.read(ticket.body)
+                columns, num_rows = ticket.asked.columns, ticket.asked.num_rows
+            else:
+                columns, num_rows = lane.rows.read(ticket.body)
+            deadline_ns = ticket.started_ns + int(self.limits.answer_seconds * 1e9)
+            lane.offer(Call(columns, num_rows, deadline_ns, ticket))
+        except DatahallError as error:
+            slot.respond(from_error(error, retry_after_s=lane.retry_after_s()))
+
+    def _answered(self, lane: Lane, outcomes: list[tuple[Call, Outcome]], replica: str) -> None:
+        for slot, response in self._recorder.record(lane.route, self._follower.revision, outcomes, replica):
+            slot.respond(response)
+
+    def _public(self, found: Match) -> Response:
+        action = found.route.action
+        if action == "server":
+            return json_response(v2.describe_server(datahall.__version__))
+        if action in ("healthz", "live"):
+            return json_response({"live": True})
+        ready = self._follower.index is not None and not self.draining
+        if action == "ready":
+            ready = ready and self._follower.all_ready
+        body = {
+            "ready": ready,
+            "gateway": self.config.gateway,
+            "revision": self._follower.revision,
+            "draining": self.draining,
+            "problem": self._follower.problem,
+        }
+        return json_response(body, status=200 if ready else 503)
+
+    def _adopted(self) -> None:
+        if self.port:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Tell control which revision is in use, so that it knows when old replicas may go."""
+        state = {
+            "gateway": self.config.gateway,
+            "pid": os.getpid(),
+            "port": self.port,
+            "revision": self._follower.revision,
+            "draining": self.draining,
+            "at_ns": self._clock.now_ns(),
+        }
+        path = Path(self.config.runtime) / f"gateway-{self.config.gateway}.json"
+        write_atomic(path, json_response(state).body)
+
+    def _sweep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in tuple(self._connections):
+            connection.check(now)
+
+
+def _describe(found: Match, lane: Lane) -> Response:
+    route = lane.route
+    if found.route.action == "model":
+        return json_response(v2.describe_model(route.app, route.version, route.manifest))
+    body = {"name": route.app, "version": route.version, "ready": lane.ready}
+    return json_response(body, status=200 if lane.ready else 503)
+
+
+def _listening(descriptor: int) -> socket.socket:
+    listener = socket.socket(fileno=descriptor)
+    listener.setblocking(False)
+    return listener
+
+
+async def _every(seconds: float, act: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        act()
+
+
+def serve(config: GatewayConfig, *, connect: Connect, clock: Clock, listening: Callable[[int], None]) -> int:
+    """Run a gateway until SIGTERM or SIGINT, drain it, and return the exit status.
+
+    `listening` is called with the port once requests are taken. Must be called from the main thread.
+    """
+    import uvloop  # noqa: PLC0415  only the gateway's process needs it
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        gateway = Gateway(config, connect=connect, clock=clock)
+        await gateway.start()
+        listening(gateway.port)
+        await stop.wait()
+        await gateway.drain()
+
+    uvloop.run(main())
+    return 0

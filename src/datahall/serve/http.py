@@ -1,0 +1,477 @@
+"""One client's connection: HTTP/1.1 with keep-alive and pipelining, bounded in bytes and time, over httptools.
+
+Requests are answered in the order in which they came, whoever is ready first. Anything that two parsers could read
+differently (both lengths, folded lines, odd encodings) ends the connection, so that nothing can be smuggled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, cast
+from urllib.parse import unquote
+
+import httptools
+
+from datahall.serve.config import GatewayLimits
+from datahall.serve.responses import HttpError, Response, refusal, render
+from datahall.serve.splice import Splice
+
+SMALL_BODY_BYTES = 64 << 10
+"""What is read of a refused request's body to keep its connection."""
+
+_SINGLE = frozenset((b"host", b"authorization", b"x-api-key", b"content-encoding", b"content-type", b"content-length"))
+
+
+class Request:
+    """One request as far as it has come."""
+
+    __slots__ = (
+        "body",
+        "close",
+        "content_length",
+        "headers",
+        "match",
+        "method",
+        "num_body_bytes",
+        "path",
+        "plan",
+        "target",
+    )
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.target = b""
+        self.path = ""
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Names in lower case."""
+        self.content_length: int | None = None
+        self.num_body_bytes = 0
+        self.body = bytearray()
+        self.close = False
+        self.plan: Plan | None = None
+        self.match: object = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the value of a header that can come once only."""
+        for known, value in self.headers:
+            if known == name:
+                return value
+        return None
+
+
+class Slot:
+    """The place of one answer in its connection's order."""
+
+    __slots__ = ("connection", "head_only", "response", "splice")
+
+    def __init__(self, connection: Connection, *, head_only: bool = False) -> None:
+        self.connection = connection
+        self.head_only = head_only
+        self.response: Response | None = None
+        self.splice: Splice | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left."""
+        return self.connection.closed
+
+    def respond(self, response: Response) -> None:
+        """Give the answer; it leaves when all before it have left."""
+        if self.response is None:
+            self.response = response
+            self.connection.flush()
+
+
+class Plan:
+    """What to do with a request whose headers are there: hold its body and call `answer`, or pass it on to control."""
+
+    __slots__ = ("answer", "max_body_bytes")
+
+    def __init__(self, max_body_bytes: int, answer: Callable[[Request, Slot], None] | None) -> None:
+        self.max_body_bytes, self.answer = max_body_bytes, answer
+
+
+class Application(Protocol):
+    """What a connection needs of the gateway."""
+
+    limits: GatewayLimits
+    control_address: str
+    draining: bool
+
+    def begin(self, request: Request) -> Plan:
+        """Decide on a request by its headers. Raises HttpError to refuse it before its body is read."""
+
+    def hold(self, num_bytes: int) -> bool:
+        """Account for held bodies; False where there would be too much of them."""
+
+    def now_s(self) -> float:
+        """Return the seconds since 1970."""
+
+    def opened(self, connection: Connection) -> bool:
+        """Take a connection in; False where there are too many."""
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one connection."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._limits = app.limits
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._request: Request | None = None
+        self._in_head = False
+        self._num_head_bytes = 0
+        self._num_unparsed = 0
+        self._slots: deque[Slot] = deque()
+        self._splice: Splice | None = None
+        self._deaf = False
+        """Whether what else arrives is thrown away."""
+        self._closing_at: float | None = None
+        self._peer_done = False
+        self._since = self._heard_at = self._loop.time()
+        self._paused = False
+        self._stuffed = False
+        self.closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer, or is sending a request."""
+        return bool(self._slots) or self._request is not None
+
+    # The event loop calls these.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection in, or refuse it where there are too many."""
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._app.opened(self):
+            self._refuse(refusal(503, "too many connections", "try again", headers=(("Retry-After", "1"),)))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the protocol's signature
+        """Free everything that this client held."""
+        self.closed = True
+        self._transport = None
+        self._release(self._request)
+        if self._splice is not None:
+            self._splice.abort()
+        self._slots.clear()
+        self._app.closed(self)
+
+    def eof_received(self) -> bool:
+        """Keep the way open for answers that are still to come."""
+        self._peer_done = True
+        self._deaf = True
+        return bool(self._slots) and not self.closed
+
+    def pause_writing(self) -> None:
+        """Stop reading from a client that does not read."""
+        self._stuffed = True
+        self._balance()
+        if self._splice is not None:
+            self._splice.pause()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._stuffed = False
+        self._balance()
+        if self._splice is not None:
+            self._splice.resume()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived."""
+        if self._deaf:
+            return
+        self._heard_at = self._loop.time()
+        if self._request is None:
+            self._since = self._heard_at
+        try:
+            self._num_unparsed += len(data)
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(refusal(400, "upgrades and tunnels are not offered", "use plain HTTP/1.1"))
+            return
+        except httptools.HttpParserError as error:
+            if not self._deaf:
+                cause = error.__context__
+                if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(cause, HttpError):
+                    raise
+                self._refuse(
+                    cause.response if isinstance(cause, HttpError) else refusal(400, f"this is not HTTP/1.1: {error}")
+                )
+            return
+        if self._in_head and self._num_head_bytes + self._num_unparsed > self._limits.max_head_bytes:
+            self._refuse(_head_too_large(self._limits))
+        self._balance()
+
+    # The parser calls these.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        if self._deaf:
+            return
+        self._request = Request()
+        self._in_head = True
+        self._num_head_bytes = 0
+        self._since = self._loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        request = self._request
+        if request is None:
+            return
+        request.target += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or one trailer, which nobody needs."""
+        request = self._request
+        if request is None:
+            return
+        self._count_head(len(name) + len(value) + 4)
+        if not self._in_head:
+            return
+        name = name.lower()
+        if name in _SINGLE and request.header(name) is not None:
+            raise HttpError(refusal(400, f"the header '{name.decode('latin-1')}' comes twice", close=True))
+        if len(request.headers) >= self._limits.max_num_headers:
+            raise HttpError(_head_too_large(self._limits))
+        request.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Decide what becomes of the request before any of its body is kept."""
+        request = self._request
+        if request is None:
+            return
+        self._in_head = False
+        request.method = self._parser.get_method().decode("latin-1")
+        request.close = not self._parser.should_keep_alive() or self._app.draining
+        if self._parser.should_upgrade():
+            return
+        self._read_target(request)
+        try:
+            request.plan = self._app.begin(request)
+        except HttpError as error:
+            self._reject(request, error.response)
+            return
+        if (request.content_length or 0) > request.plan.max_body_bytes:
+            self._reject(request, _body_too_large(request.plan.max_body_bytes))
+            return
+        if request.plan.answer is None:
+            self._begin_splice(request)
+        if request.header(b"expect") is not None and not self._slots and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        request = self._request
+        if request is None or request.plan is None:
+            return
+        request.num_body_bytes += len(body)
+        if request.num_body_bytes > request.plan.max_body_bytes:
+            raise HttpError(_body_too_large(request.plan.max_body_bytes))
+        if self._splice is not None:
+            self._splice.send(body)
+            return
+        if not self._app.hold(len(body)):
+            raise HttpError(refusal(503, "too much is being sent at once", headers=(("Retry-After", "1"),), close=True))
+        request.body += body
+
+    def on_message_complete(self) -> None:
+        """The request is whole: answer it."""
+        request, self._request = self._request, None
+        self._num_unparsed = 0
+        self._since = self._loop.time()
+        if request is None or request.plan is None:
+            return
+        if request.plan.answer is None:
+            if self._splice is not None:
+                self._splice.finish()
+            return
+        slot = Slot(self, head_only=request.method == "HEAD")
+        self._slots.append(slot)
+        if request.close:
+            self._deaf = True
+        try:
+            request.plan.answer(request, slot)
+        finally:
+            self._release(request)
+
+    # The rest is for the gateway, and for the above.
+
+    def flush(self) -> None:
+        """Send every answer whose turn it is."""
+        parts = []
+        while self._slots and self._slots[0].response is not None:
+            slot = self._slots.popleft()
+            response = cast("Response", slot.response)
+            last = response.close or (not self._slots and (self._deaf or self._app.draining) and self._request is None)
+            parts.append(render(response, now_s=self._app.now_s(), close=last, head_only=slot.head_only))
+            if response.close:
+                self._slots.clear()
+                self._deaf = True
+        if self._slots and self._slots[0].splice is not None:
+            self._slots[0].splice.activate()
+        if self._transport is None:
+            return
+        if parts:
+            self._transport.write(b"".join(parts) if len(parts) > 1 else parts[0])
+            self._since = self._loop.time()
+        if not self._slots and (self._deaf or (self._app.draining and self._request is None)):
+            self._finish()
+        self._balance()
+
+    def write(self, data: bytes) -> None:
+        """Send a part of control's answer."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def spliced(self, failure: Response | None) -> None:
+        """Control has said all, or `failure` stands for what it did not say. The connection ends with it."""
+        splice, self._splice = self._splice, None
+        for slot in self._slots:
+            if slot.splice is splice:
+                slot.splice = None
+                if failure is not None:
+                    slot.respond(failure)
+                    return
+        self._slots.clear()
+        self._finish()
+
+    def check(self, now: float) -> None:
+        """Refuse, or close, a connection whose time is over; called several times a second."""
+        limits = self._limits
+        if self._closing_at is not None:
+            if now >= self._closing_at and self._transport is not None:
+                self._transport.abort()
+        elif self._request is None:
+            if not self._slots and (self._app.draining or now - self._since > limits.idle_seconds):
+                self._finish()
+        elif self._in_head:
+            if now - self._since > limits.head_seconds:
+                self._refuse(refusal(408, "the headers did not come in time", "send the request at once"))
+        elif not self._paused and (
+            now - self._heard_at > limits.stall_seconds or now - self._since > limits.body_seconds
+        ):
+            self._refuse(refusal(408, "the body did not come in time", "send the whole body without a pause"))
+
+    def _read_target(self, request: Request) -> None:
+        if self._parser.get_http_version() == "1.1" and not request.header(b"host"):
+            raise HttpError(refusal(400, "the header 'host' is missing", close=True))
+        try:
+            url = httptools.parse_url(request.target)
+            request.path = unquote((url.path or b"").decode("ascii"), errors="strict")
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
+            raise HttpError(refusal(400, "the target is not a URL", close=True)) from error
+        if not request.path.startswith("/"):
+            raise HttpError(refusal(400, "the target has no path", close=True))
+        request.target = (url.path or b"/") + (b"?" + url.query if url.query else b"")
+        length = request.header(b"content-length")
+        request.content_length = int(length) if length is not None else None
+
+    def _reject(self, request: Request, response: Response) -> None:
+        """Answer without looking at the body: a small one is read and thrown away, another ends the connection."""
+        has_body = bool(request.content_length) or request.header(b"transfer-encoding") is not None
+        small = request.content_length is not None and request.content_length <= SMALL_BODY_BYTES
+        if small and not response.close and request.header(b"expect") is None:
+            request.plan = Plan(SMALL_BODY_BYTES, lambda _, slot: slot.respond(response))
+            return
+        slot = Slot(self, head_only=request.method == "HEAD")
+        self._slots.append(slot)
+        request.plan = None
+        if has_body or request.close or response.close:
+            self._deaf = True
+            self._request = None
+        slot.respond(response)
+
+    def _refuse(self, response: Response) -> None:
+        """Answer whatever is being read with an error, after the answers before it, and end the connection."""
+        self._release(self._request)
+        self._request = None
+        self._deaf = True
+        if self._splice is not None:
+            self._splice.abort()
+            self._splice = None
+            if self._slots and self._slots[-1].splice is not None:
+                if self._slots[-1].splice.started:
+                    self._slots.clear()
+                    self._finish()
+                    return
+                self._slots.pop()
+        slot = Slot(self)
+        self._slots.append(slot)
+        slot.respond(Response(response.status, response.body, response.headers, close=True))
+
+    def _begin_splice(self, request: Request) -> None:
+        slot = Slot(self)
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        self._splice = slot.splice = Splice(self, request.method, request.target, request.headers, peer)
+        self._slots.append(slot)
+        request.close = True
+        self._splice.start(self._app.control_address)
+        if self._slots[0] is slot:
+            self._splice.activate()
+
+    def _finish(self) -> None:
+        """Close so that the client can still read what was written: closing under unread bytes would reset it."""
+        if self._transport is None or self._closing_at is not None:
+            return
+        self._deaf = True
+        self._closing_at = self._loop.time() + self._limits.closing_seconds
+        if self._peer_done or self._transport.is_closing():
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _count_head(self, num_bytes: int) -> None:
+        self._num_unparsed = 0
+        self._num_head_bytes += num_bytes
+        if self._num_head_bytes > self._limits.max_head_bytes:
+            raise HttpError(_head_too_large(self._limits))
+
+    def _release(self, request: Request | None) -> None:
+        if request is not None and request.body:
+            self._app.hold(-len(request.body))
+
+    def _balance(self) -> None:
+        """Read only while the client reads, control takes what is sent, and not too many answers are owed."""
+        crowded = len(self._slots) > self._limits.max_pipelined
+        choked = self._splice is not None and self._splice.choked
+        wanted = (self._stuffed or crowded or choked) and self._closing_at is None
+        if self._transport is None or wanted == self._paused:
+            return
+        self._paused = wanted
+        if wanted:
+            self._transport.pause_reading()
+        else:
+            self._heard_at = self._loop.time()
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def balance(self) -> None:
+        """Look again whether to read: control can take more, or less."""
+        self._balance()
+
+
+def _head_too_large(limits: GatewayLimits) -> Response:
+    return refusal(
+        431,
+        "the headers are too large",
+        f"send at most {limits.max_num_headers} headers and {limits.max_head_bytes} bytes of them",
+        close=True,
+    )
+
+
+def _body_too_large(limit: int) -> Response:
+    return refusal(413, f"the body is larger than {limit} bytes", "send fewer rows in one request", close=True)

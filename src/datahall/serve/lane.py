@@ -1,0 +1,226 @@
+"""One deployment's way through a gateway: its queue, its links to replicas, and what happens when one is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from datahall.core.errors import DatahallError, UnavailableError, UserError
+from datahall.core.ports import Clock
+from datahall.core.records import Route, RouteReplica
+from datahall.serve.batch import BatchQueue, BatchSettings, Item
+from datahall.serve.columns import RowReader
+from datahall.serve.link import Connect, Link, Outcome
+from datahall.serve.protocols.v2 import TensorReader
+
+MAX_ATTEMPTS = 2
+
+
+class Call:
+    """One request for answers on its way; `context` is the gateway's own."""
+
+    __slots__ = ("attempts", "columns", "context", "deadline_ns", "dropped", "num_rows")
+
+    def __init__(self, columns: dict[str, np.ndarray], num_rows: int, deadline_ns: int, context: Any) -> None:
+        self.columns, self.num_rows, self.deadline_ns, self.context = columns, num_rows, deadline_ns, context
+        self.attempts = 0
+        self.dropped = False
+        """Set when the client has left: nothing is computed for it any more."""
+
+
+Answered = Callable[["Lane", list[tuple[Call, Outcome]], str], None]
+"""Called with the lane, each call of one batch with its own outcome, and the replica's id."""
+
+
+class _Port:
+    """A link, and whether it is busy."""
+
+    __slots__ = ("busy", "link", "replica")
+
+    def __init__(self, replica: RouteReplica, link: Link) -> None:
+        self.replica, self.link, self.busy = replica, link, False
+
+
+class Lane:
+    """Takes calls for one deployment and sees to it that each is answered once, whatever happens to the replicas."""
+
+    def __init__(
+        self, route: Route, *, connect: Connect, clock: Clock, settings: BatchSettings, answered: Answered
+    ) -> None:
+        self.route = route
+        self.rows = RowReader(route.manifest)
+        self.tensors = TensorReader(route.manifest)
+        self.num_open = 0
+        self._connect, self._clock, self._answered = connect, clock, answered
+        self._queue: BatchQueue[Call] = BatchQueue(settings)
+        self._ports: dict[str, _Port] = {}
+        self._loop = asyncio.get_running_loop()
+        self._pump_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
+        self.add(route.replicas)
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one replica can answer."""
+        return any(port.link.ready for port in self._ports.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether another call would be refused."""
+        return self._queue.full
+
+    def retry_after_s(self) -> int:
+        """Return when a refused client should come again, in whole seconds."""
+        return self._queue.retry_after_s()
+
+    def add(self, replicas: tuple[RouteReplica, ...]) -> None:
+        """Connect to those that are new."""
+        for replica in replicas:
+            if replica.id not in self._ports:
+                link = self._connect(replica.address, bundle=self.route.bundle, changed=self._soon)
+                self._ports[replica.id] = _Port(replica, link)
+
+    def keep(self, route: Route) -> None:
+        """Follow a newer route of the same deployment: replicas that it does not list get nothing new."""
+        self.route = route
+        listed = {replica.id for replica in route.replicas}
+        for name in [name for name in self._ports if name not in listed]:
+            self._retire(self._ports.pop(name))
+
+    def offer(self, call: Call) -> None:
+        """Take a call in. Raises UnavailableError where no replica is there or the queue is full."""
+        if not self.ready:
+            raise UnavailableError("no replica of this application answers now", hint="try again in a moment")
+        if not self._queue.offer(Item(call, call.num_rows, call.deadline_ns)):
+            raise UnavailableError("too many requests are waiting", hint="try again after Retry-After")
+        self.num_open += 1
+        self._soon()
+
+    def close(self) -> None:
+        """Answer what is open, then end the connections."""
+        self._closing = True
+        self._close_if_empty()
+
+    def abort(self) -> None:
+        """End the connections now."""
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._close_links()
+        self._fail_waiting()
+
+    def _soon(self) -> None:
+        """Decide once everything that this tick of the loop brings has been parsed: that is what fills a batch."""
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if len(self._queue) and not self.ready and not any(port.busy for port in self._ports.values()):
+            self._fail_waiting()
+            return
+        idle = sorted((port for port in self._ports.values() if port.link.ready and not port.busy), key=_name)
+        now = self._clock.monotonic_ns()
+        taken = self._queue.take(now, len(idle))
+        late = UnavailableError("no answer came in time", hint="try again after Retry-After")
+        self._finish([(item.key, late) for item in taken.expired], "")
+        for batch, port in zip(taken.batches, idle, strict=False):
+            calls = [item.key for item in batch if not item.key.dropped]
+            self.num_open -= len(batch) - len(calls)
+            if calls:
+                self._send(port, calls)
+            else:
+                self._soon()
+        if taken.wake_at_ns is not None:
+            self._timer = self._loop.call_later(max(0, taken.wake_at_ns - now) / 1e9, self._soon)
+
+    def _send(self, port: _Port, calls: list[Call]) -> None:
+        started = self._clock.monotonic_ns()
+        port.busy = True
+
+        def done(outcome: Outcome) -> None:
+            now = self._clock.monotonic_ns()
+            port.busy = False
+            self._queue.finished(len(calls), now - started, now)
+            self._soon()
+            self._received(calls, outcome, port.replica.id)
+
+        port.link.send(_join(calls), sum(call.num_rows for call in calls), done)
+
+    def _received(self, calls: list[Call], outcome: Outcome, replica: str) -> None:
+        if not isinstance(outcome, DatahallError):
+            self._finish(_split(calls, outcome), replica)
+            return
+        lost = isinstance(outcome, UnavailableError)
+        # Answers have no effect but their record, which is written later, so asking again is safe. One bad call must
+        # not fail its batch either: each of its calls then goes alone.
+        again = [call for call in calls if lost or (isinstance(outcome, UserError) and len(calls) > 1)]
+        again = [call for call in again if call.attempts + 1 < MAX_ATTEMPTS]
+        if again and self.ready:
+            rows = self._queue.settings.max_rows
+            for call in again:
+                call.attempts += lost
+            self._queue.put_back(
+                tuple(Item(call, max(call.num_rows, 0 if lost else rows), call.deadline_ns) for call in again)
+            )
+            calls = [call for call in calls if call not in again]
+        self._finish([(call, outcome) for call in calls], replica)
+
+    def _finish(self, outcomes: list[tuple[Call, Outcome]], replica: str) -> None:
+        if outcomes:
+            self.num_open -= len(outcomes)
+            self._answered(self, outcomes, replica)
+        self._close_if_empty()
+
+    def _fail_waiting(self) -> None:
+        gone = UnavailableError("no replica of this application answers now", hint="try again in a moment")
+        self._finish([(item.key, gone) for item in self._queue.drain()], "")
+
+    def _retire(self, port: _Port) -> None:
+        """Close a link once it is idle; it is out of the table already, so nothing new is sent on it."""
+        if port.busy:
+            self._loop.call_later(0.05, self._retire, port)
+        else:
+            port.link.close()
+
+    def _close_if_empty(self) -> None:
+        if self._closing and self.num_open == 0:
+            self._close_links()
+
+    def _close_links(self) -> None:
+        ports, self._ports = self._ports, {}
+        for port in ports.values():
+            port.link.close()
+
+
+def _name(port: _Port) -> str:
+    return port.replica.id
+
+
+def _join(calls: list[Call]) -> dict[str, np.ndarray]:
+    if len(calls) == 1:
+        return calls[0].columns
+    return {name: np.concatenate([call.columns[name] for call in calls]) for name in calls[0].columns}
+
+
+def _split(calls: list[Call], arrays: Mapping[str, np.ndarray]) -> list[tuple[Call, Outcome]]:
+    """Give each call its own rows; a result with another number of rows is the model's fault."""
+    total = sum(call.num_rows for call in calls)
+    if any(len(array) != total for array in arrays.values()):
+        wrong = DatahallError("the model answered with another number of rows than it was asked")
+        return [(call, wrong) for call in calls]
+    parts: list[tuple[Call, Outcome]] = []
+    start = 0
+    for call in calls:
+        stop = start + call.num_rows
+        parts.append((call, {name: array[start:stop] for name, array in arrays.items()}))
+        start = stop
+    return parts

@@ -1,0 +1,41 @@
+"""What the gateway needs of a connection to a replica; `backends/transport` fulfils it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from datahall.core.errors import DatahallError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Outcome = Mapping[str, "np.ndarray"] | DatahallError
+"""Arrays with one entry a row, or why there are none: UnavailableError where another replica may still answer,
+UserError where the columns do not fit, DatahallError where the model itself failed."""
+
+Done = Callable[[Outcome], None]
+
+
+class Link(Protocol):
+    """One connection to one replica, used from one event loop; callbacks come on that loop, never from within `send`."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the replica has said that it runs the expected bundle."""
+
+    def send(self, columns: Mapping[str, np.ndarray], num_rows: int, done: Done) -> None:
+        """Ask for answers to all rows; `done` is called exactly once."""
+
+    def close(self) -> None:
+        """End the connection; whatever is still open gets an UnavailableError."""
+
+
+class Connect(Protocol):
+    """Opens links."""
+
+    def __call__(self, address: str, *, bundle: str, changed: Callable[[], None]) -> Link:
+        """Return a link that connects by itself, and again whenever it is lost, until it is closed.
+
+        A replica that runs another bundle than `bundle` never becomes ready. `changed` is called when `ready` changes.
+        """

@@ -1,0 +1,1 @@
+"""The forms in which clients ask, one file each."""

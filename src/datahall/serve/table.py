@@ -1,0 +1,103 @@
+"""The route table that a gateway follows: published by control as a signed file, believed only when it verifies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from datahall.core.canonical import canonical_json, digest_bytes
+from datahall.core.errors import DatahallError, IntegrityError
+from datahall.core.files import write_atomic
+from datahall.core.records import KeyGrant, Route, RouteTable
+from datahall.security.signing import Ed25519Signer, dsse_open, dsse_sign
+
+PAYLOAD_TYPE = "application/vnd.datahall.routes.v1+json"
+MAX_TABLE_BYTES = 16 << 20
+
+
+def publish_routes(path: Path, table: RouteTable, signer: Ed25519Signer) -> None:
+    """Replace the table at `path` by `table`, signed as a DSSE envelope."""
+    write_atomic(path, dsse_sign(signer, PAYLOAD_TYPE, canonical_json(table)).encode())
+
+
+def read_routes(data: bytes, keys: Mapping[str, bytes]) -> RouteTable:
+    """Return the table in a signed envelope. Raises IntegrityError where it is not one of the hall's."""
+    try:
+        opened = dsse_open(data.decode(), keys)
+        if opened.payload_type != PAYLOAD_TYPE:
+            raise IntegrityError(f"the route table is a '{opened.payload_type[:80]}'")
+        return msgspec.json.decode(opened.payload, type=RouteTable)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"the route table cannot be read: {error}") from error
+
+
+class RouteSource(Protocol):
+    """Where a gateway learns of new route tables."""
+
+    @property
+    def problem(self) -> str:
+        """Why the newest table is not followed; empty while all is well."""
+
+    def poll(self) -> RouteTable | None:
+        """Return a table newer than every one returned before, None if there is none."""
+
+
+class FileRouteSource:
+    """Reads the file that control replaces; a bad or an older one is refused and the last good one stays."""
+
+    def __init__(self, path: Path, keys: Mapping[str, bytes]) -> None:
+        self._path = path
+        self._keys = keys
+        self._seen: tuple[int, int, int] | None = None
+        self._revision = -1
+        self.problem = "there is no route table yet"
+
+    def poll(self) -> RouteTable | None:
+        """Return a table newer than every one returned before, None if there is none. Costs one stat mostly."""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116  five times a second: no Path object made
+        except FileNotFoundError:
+            return None
+        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        if status.st_size > MAX_TABLE_BYTES:
+            self.problem = "the route table is too large"
+            return None
+        try:
+            table = read_routes(self._path.read_bytes(), self._keys)
+        except (DatahallError, OSError) as error:
+            self.problem = f"the newest route table is refused: {type(error).__name__}"
+            return None
+        if table.revision <= self._revision:
+            if table.revision < self._revision:
+                self.problem = f"revision {table.revision} came after {self._revision} and is refused"
+            return None
+        self._revision = table.revision
+        self.problem = ""
+        return table
+
+
+class Index:
+    """A route table arranged for look-up by key and by application."""
+
+    def __init__(self, table: RouteTable) -> None:
+        self.table = table
+        self.revision = table.revision
+        self._routes = {(route.team, route.app): route for route in table.routes}
+
+    def key(self, text: str, now_ns: int) -> KeyGrant | None:
+        """Return what the key `text` may do, None where it is unknown or has expired."""
+        grant = self.table.keys.get(digest_bytes(text.encode("utf-8", "surrogateescape")))
+        if grant is None or (grant.expires_at_ns is not None and grant.expires_at_ns <= now_ns):
+            return None
+        return grant
+
+    def route(self, team: str, app: str) -> Route | None:
+        """Return the team's route; another team's application does not exist for it."""
+        return self._routes.get((team, app))
