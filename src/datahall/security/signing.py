@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from datahall.core.canonical import canonical_json, digest_bytes
 from datahall.core.errors import IntegrityError
+from datahall.core.ports.signing import Signer
 
 MAX_ENVELOPE_BYTES: Final = 16 * 1024 * 1024
 """Evidence is a few kilobytes; anything this long is not evidence, and is refused before it is parsed."""
@@ -109,7 +110,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
-def dsse_sign(signer: Ed25519Signer, payload_type: str, payload: bytes) -> str:
+def dsse_sign(signer: Signer, payload_type: str, payload: bytes) -> str:
     """Return `payload` in a DSSE envelope with one signature, as canonical JSON text."""
     signature = signer.sign(pae(payload_type, payload))
     envelope = _Envelope(_encode(payload), payload_type, [_Signature(signer.key_id, _encode(signature))])
@@ -166,6 +167,4 @@ def _decode(text: str, what: str) -> bytes:
 
 
 if TYPE_CHECKING:
-    from datahall.core.ports.signing import Signer
-
     _: Signer = Ed25519Signer.generate()

@@ -1,0 +1,192 @@
+"""Both blob stores keep the contract; the local one also keeps its folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import zstandard
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from datahall.backends.blobs.local import LocalBlobStore
+from datahall.backends.blobs.memory import MemoryBlobStore
+from datahall.core.canonical import digest_bytes
+from datahall.core.errors import IntegrityError, NotFoundError, UnavailableError
+from datahall.core.records import Grant
+from datahall.security import sealing
+from datahall.testing.blobs import BlobStoreContract
+
+
+class TestMemory(BlobStoreContract):
+    @pytest.fixture
+    def store(self):
+        return MemoryBlobStore()
+
+
+class TestLocal(BlobStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        # The flips are a thousand writes; what they prove does not depend on the disk's cache.
+        monkeypatch.setattr(os, "fsync", lambda _: None)
+        return LocalBlobStore(tmp_path / "blobs")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalBlobStore:
+    return LocalBlobStore(tmp_path / "blobs")
+
+
+def forged(plain: bytes, claim: Grant, packed: bytes) -> tuple[Grant, bytes]:
+    """An object such as a hostile job can make: it holds the key, so every frame is authentic."""
+    sealed = b"DHBLOB1\n" + AESGCM(claim.key).encrypt(
+        bytes(11) + b"\1", packed, f"datahall blob 1\0ward\0{claim.object}\0{0}\0{1}".encode()
+    )
+    return claim, sealed
+
+
+def claim_of(plain: bytes, size_bytes: int) -> Grant:
+    digest = digest_bytes(plain)
+    return Grant(digest=digest, object=f"{digest}.{'a' * 32}", size_bytes=size_bytes, key=bytes(32))
+
+
+def test_the_forgery_below_is_one_that_would_be_read(store: LocalBlobStore):
+    grant, sealed = forged(b"data", claim_of(b"data", 4), zstandard.compress(b"data"))
+    store.write_stored(grant.object, sealed, team="ward")
+    assert store.get(grant, team="ward") == b"data"
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        zstandard.compress(bytes(1 << 30)),
+        zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 26)),
+        zstandard.compress(b"data") + zstandard.compress(bytes(1 << 20)),
+        zstandard.compress(b"date"),
+        b"no zstd",
+        b"",
+    ],
+    ids=["bomb", "bomb of unstated size", "second frame", "other bytes", "garbage", "nothing"],
+)
+def test_an_authentic_object_that_is_a_bomb_or_a_lie_is_refused(store: LocalBlobStore, packed: bytes):
+    grant, sealed = forged(b"data", claim_of(b"data", 4), packed)
+    store.write_stored(grant.object, sealed, team="ward")
+    with pytest.raises(IntegrityError):
+        store.get(grant, team="ward")
+
+
+def test_a_file_grown_beyond_its_grant_is_not_even_read(store: LocalBlobStore):
+    grant = store.put(b"data", team="ward")
+    os.truncate(store.path(grant.object, team="ward"), 1 << 40)
+    with pytest.raises(IntegrityError, match="not the object"):
+        store.get(grant, team="ward")
+
+
+def test_put_syncs_the_file_and_every_new_folder_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced = []
+    real = os.fsync
+
+    def spy(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    store = LocalBlobStore(tmp_path / "blobs")
+    path = store.path(store.put(b"data", team="ward").object, team="ward")
+    assert synced[:3] == [tmp_path, tmp_path / "blobs", tmp_path / "blobs" / "ward"]
+    assert synced[3].parent == path.parent
+    assert synced[4] == path.parent
+
+
+def test_files_and_folders_are_for_their_owner_alone(store: LocalBlobStore):
+    path = store.path(store.put(b"data", team="ward").object, team="ward")
+    assert path.stat().st_mode & 0o777 == 0o600
+    for folder in (path.parent, path.parent.parent, store.folder):
+        assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_links_and_fifos_in_the_place_of_an_object_are_refused_at_once(store: LocalBlobStore, tmp_path: Path):
+    grant = store.put(b"data", team="ward")
+    path = store.path(grant.object, team="ward")
+    aside = path.rename(tmp_path / "aside")
+    path.symlink_to(aside)
+    with pytest.raises(IntegrityError):
+        store.get(grant, team="ward")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(IntegrityError):
+        store.get(grant, team="ward")
+    path.unlink()
+    with pytest.raises(NotFoundError):
+        store.get(grant, team="ward")
+    aside.rename(path)
+    assert store.get(grant, team="ward") == b"data"
+
+
+def test_a_full_disk_leaves_no_half_written_object(store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch):
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    store.put(b"first", team="ward")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UnavailableError, match="no room"):
+            store.put(b"second", team="ward")
+    assert len(store.list(team="ward")) == 1
+    assert [path for path in store.folder.rglob(".*") if path.is_file()] == []
+
+
+def test_take_moves_objects_and_nothing_else(store: LocalBlobStore, tmp_path: Path):
+    staging = LocalBlobStore(tmp_path / "staging")
+    grant = staging.put(b"made by a job", team="ward")
+    good = staging.path(grant.object, team="ward")
+    other = f"{'b' * 64}.{'c' * 32}"
+    (good.parent / "evil.py").write_text("x")
+    (good.parent / other).write_text("in another object's shard")
+    (tmp_path / "staging" / "..data").mkdir()
+    (tmp_path / "secret").write_bytes(b"outside")
+    shard = tmp_path / "staging" / "ward" / "bb"
+    shard.mkdir()
+    (shard / other).symlink_to(tmp_path / "secret")
+    (tmp_path / "staging" / "linked").symlink_to(tmp_path / "staging" / "ward")
+
+    store.take(tmp_path / "staging")
+    assert store.get(grant, team="ward") == b"made by a job"
+    assert not good.exists()
+    assert [path for path in store.folder.rglob("*") if path.is_file()] == [store.path(grant.object, team="ward")]
+
+
+def test_take_never_replaces_an_object(store: LocalBlobStore, tmp_path: Path):
+    grant = store.put(b"ours", team="ward")
+    staging = LocalBlobStore(tmp_path / "staging")
+    staging.write_stored(grant.object, b"theirs", team="ward")
+    store.take(tmp_path / "staging")
+    assert store.get(grant, team="ward") == b"ours"
+    store.take(tmp_path / "there is none")
+
+
+def test_the_contract_goes_red_when_frames_are_not_bound(monkeypatch: pytest.MonkeyPatch):
+    """Negative control: without associated data an object can be moved to another name."""
+    monkeypatch.setattr(sealing, "_bound", lambda *_: b"")
+    with pytest.raises(pytest.fail.Exception):
+        TestMemory().test_an_object_under_another_name_is_refused(MemoryBlobStore())
+
+
+def test_the_contract_goes_red_when_frames_are_not_authenticated(monkeypatch: pytest.MonkeyPatch):
+    """Negative control: a counter-mode stream without a tag lets flips through, and the flips are seen."""
+
+    class Naive:
+        def __init__(self, key: bytes) -> None:
+            self.generate_key = AESGCM.generate_key
+
+        def encrypt(self, nonce: bytes, data: bytes, bound: bytes) -> bytes:
+            return bytes(data) + bytes(16)
+
+        def decrypt(self, nonce: bytes, data: bytes, bound: bytes) -> bytes:
+            return bytes(data[:-16])
+
+        generate_key = staticmethod(AESGCM.generate_key)
+
+    monkeypatch.setattr(sealing, "AESGCM", Naive)
+    with pytest.raises(AssertionError):
+        TestMemory().test_a_thousand_flipped_bytes_are_refused(MemoryBlobStore())
