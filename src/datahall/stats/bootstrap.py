@@ -15,8 +15,8 @@ from datahall.stats.metrics import Statistic
 
 MIN_IN_TAIL: Final = 10
 """A bound needs at least this many resamples beyond it; with fewer it is None."""
-_FEWEST, _MOST = 2_000, 50_000
-_MAX_CELLS: Final = 40_000_000
+_FEWEST, _MOST = 4_000, 100_000
+_MAX_CELLS: Final = 60_000_000
 """Resamples times rows, at most: about a second for each metric."""
 _CHUNK_CELLS: Final = 1_000_000
 _MAX_JACKKNIFE: Final = 1_000
@@ -83,8 +83,8 @@ class Bootstrap:
 
 
 def num_resamples(num_rows: int, alpha: float) -> int:
-    """Return how many resamples resolve `alpha` five times over, within what time allows for `num_rows`."""
-    wanted = min(max(math.ceil(5 * MIN_IN_TAIL / alpha), _FEWEST), _MOST)
+    """Return how many resamples resolve `alpha` twenty times over, within what time allows for `num_rows`."""
+    wanted = min(max(math.ceil(20 * MIN_IN_TAIL / alpha), _FEWEST), _MOST)
     return max(min(wanted, _MAX_CELLS // max(num_rows, 1)), 200)
 
 
@@ -105,9 +105,21 @@ def resamples(num_rows: int, num: int, seed: int, clusters: np.ndarray | None = 
 
 
 def bootstrap(
-    statistic: Statistic, num_rows: int, *, num: int, seed: int, clusters: np.ndarray | None = None
+    unweighted: Statistic, row_weights: np.ndarray, *, num: int, seed: int, clusters: np.ndarray | None = None
 ) -> Bootstrap:
-    """Return the bootstrap of `statistic` over `num` resamples of `num_rows` rows."""
+    """Return the bootstrap of a statistic over `num` resamples of the rows.
+
+    `row_weights` of shape (rows,) is what a row weighs each time that it is drawn, 1 for a real one. Rows beyond
+    the length of `clusters` are subjects of their own.
+    """
+    num_rows = row_weights.size
+    if clusters is not None and clusters.size < num_rows:
+        _, known = np.unique(clusters, return_inverse=True)
+        clusters = np.concatenate([known, known.max() + 1 + np.arange(num_rows - clusters.size)])
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        return unweighted(weights * row_weights)
+
     values = np.concatenate([statistic(weights) for weights in resamples(num_rows, num, seed, clusters)])
     estimate = float(statistic(np.ones((1, num_rows)))[0])
     defined = np.sort(values[np.isfinite(values)])

@@ -38,9 +38,11 @@ class Rate:
 class Comparison:
     """The largest difference (or smallest ratio) between judged groups, its bounds, and what is behind it."""
 
-    estimate: float
+    estimate: float | None
+    """None where no two judged groups have the rate at all."""
     bounds: Bounds
     num: int
+    """Rows in judged groups."""
     rates: dict[str, dict[str, Rate]]
     """Rate name to group to rate; small groups are in here too."""
     judged: tuple[str, ...]
@@ -55,8 +57,8 @@ def compare(
     positive: str | None,
     alpha: float,
     clusters: np.ndarray | None = None,
-) -> Comparison | None:
-    """Compare the groups in `metric`; None where fewer than two groups have MIN_ROWS rows.
+) -> Comparison:
+    """Compare the groups in `metric`; no estimate where fewer than two groups have MIN_ROWS rows.
 
     All arrays have shape (rows,): group names, true labels, answered labels. `positive` is the label that people
     want; only accuracy does without.
@@ -75,8 +77,6 @@ def compare(
         }
         for rate in RATES[metric]
     }
-    if len(judged) < 2:
-        return None
     is_ratio = metric == "selection_ratio"
     num = int(sizes[sizes >= MIN_ROWS].sum())
     method = ratio if is_ratio else difference
@@ -113,12 +113,12 @@ def _worst_pair(
     method: Callable[[float, float, float, float, float], tuple[float, float]],
     rates: list[dict[str, Rate]],
     alpha: float,
-) -> tuple[float, Bounds]:
+) -> tuple[float | None, Bounds]:
     """Return the largest difference, or smallest ratio, over ordered pairs and rates; unknown rates bound nothing."""
     pairs = [(of[one], of[other]) for of in rates for one, other in permutations(sorted(of), 2)]
     known = [(one, other) for one, other in pairs if one.num and other.num]
     if not known:
-        return float("nan"), Bounds(None, None)
+        return None, Bounds(None, None)
     is_ratio, share = method is ratio, alpha / len(pairs)
     own = [method(one.share, one.size, other.share, other.size, alpha) for one, other in known]
     cut = [method(one.share, one.size, other.share, other.size, share) for one, other in known]

@@ -47,6 +47,29 @@ def statistic(name: str, scored: Scored) -> Statistic:
     return _MAKERS[name](scored)
 
 
+def padded(name: str, scored: Scored, *, right: bool) -> tuple[Scored, np.ndarray]:
+    """Return `scored` with one invented row per class, all right or all wrong, and every row's own weight.
+
+    A sample without a mistake has resamples without a mistake, and a bootstrap would call it proven perfect. One
+    wrong row (two, spread over the classes, where each class counts by itself) brings the lower bound down to about
+    where the exact one of a proportion lies, as Agresti and Coull (1998) do with a few failures; right rows do the
+    same for the upper bound. log_loss and the metrics of regression have no worst row and are returned unchanged.
+    """
+    num = scored.truth.size
+    if scored.probability is None or name == "log_loss":
+        return scored, np.ones(num)
+    classes = np.arange(scored.num_classes)
+    said = classes if right else (classes + 1) % scored.num_classes
+    total = 1.0 if name == "accuracy" else 2.0
+    both = Scored(
+        truth=np.concatenate([scored.truth, classes]),
+        label=np.concatenate([scored.label, said]),
+        probability=np.vstack([scored.probability, _one_hot(said, scored.num_classes)]),
+        num_classes=scored.num_classes,
+    )
+    return both, np.concatenate([np.ones(num), np.full(scored.num_classes, total / scored.num_classes)])
+
+
 def value(name: str, scored: Scored) -> float:
     """Return the metric of all rows, each weighing 1."""
     return float(statistic(name, scored)(np.ones((1, scored.truth.size)))[0])
@@ -59,11 +82,11 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def _mean(per_row: np.ndarray) -> Statistic:
-    return lambda weights: _divide(np.asarray(weights @ per_row), np.asarray(weights.sum(axis=1)))
+    return lambda weights: _divide(weights @ per_row, weights.sum(axis=1))
 
 
 def _one_hot(numbers: np.ndarray, num_classes: int) -> np.ndarray:
-    return (numbers[:, None] == np.arange(num_classes)[None, :]).astype(np.float64)
+    return np.asarray(numbers[:, None] == np.arange(num_classes)[None, :], dtype=np.float64)
 
 
 def _accuracy(scored: Scored) -> Statistic:

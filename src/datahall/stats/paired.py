@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datahall.stats.bootstrap import Bootstrap, bootstrap
-from datahall.stats.intervals import binomial_tail
-from datahall.stats.metrics import HIGHER_IS_BETTER, Scored, statistic
+from datahall.stats.bootstrap import Bootstrap, bootstrap, num_resamples
+from datahall.stats.intervals import Bounds, binomial_tail
+from datahall.stats.metrics import HIGHER_IS_BETTER, Scored, Statistic, padded, statistic
 
 
 @dataclass(frozen=True)
-class Paired:
-    """How much better the challenger is (positive is better, whatever the metric), and the test of that."""
+class Gain:
+    """How much better the challenger is (positive is better, whatever the metric), bounded and tested."""
 
-    resampled: Bootstrap
+    estimate: float
+    bounds: Bounds
     p_value: float
     """Of the hypothesis that the challenger is better by no more than the null."""
 
@@ -26,30 +27,46 @@ def gain(
     rival: Scored,
     *,
     null: float,
-    num: int,
+    alpha: float,
     seed: int,
     clusters: np.ndarray | None = None,
-) -> Paired:
+) -> Gain:
     """Compare two answers to the same rows in `metric`; the same rows are drawn for both in every resample.
 
-    For accuracy the p-value is never smaller than that of McNemar's exact test, where that test applies
-    (null 0 or more, no repeated subjects), since few rows on which two models differ make a bootstrap bold.
+    For the lower bound and the p-value one invented row is added on which only the rival is right, for the upper
+    bound one on which only the challenger is (`metrics.padded`). For accuracy the p-value is never smaller than
+    that of McNemar's exact test, where that test applies (null 0 or more, no repeated subjects): few rows on which
+    two models differ make a bootstrap bold.
     """
-    sign = 1.0 if HIGHER_IS_BETTER[metric] else -1.0
-    ours, theirs = statistic(metric, challenger), statistic(metric, rival)
+    num = num_resamples(challenger.truth.size, alpha)
 
-    def better(weights: np.ndarray) -> np.ndarray:
-        return sign * (ours(weights) - theirs(weights))
+    def resampled(*, ours_right: bool) -> Bootstrap:
+        ours, weights = padded(metric, challenger, right=ours_right)
+        theirs, _ = padded(metric, rival, right=not ours_right)
+        return bootstrap(_better(metric, ours, theirs), weights, num=num, seed=seed, clusters=clusters)
 
-    resampled = bootstrap(better, challenger.truth.size, num=num, seed=seed, clusters=clusters)
-    p_value = resampled.p_value(null)
+    cautious, bold = resampled(ours_right=False), resampled(ours_right=True)
+    estimate = float(_better(metric, challenger, rival)(np.ones((1, challenger.truth.size)))[0])
+    p_value = cautious.p_value(null)
     if metric == "accuracy" and null >= 0.0 and clusters is None:
         right, rival_right = challenger.truth == challenger.label, rival.truth == rival.label
         p_value = max(p_value, mcnemar(int((right & ~rival_right).sum()), int((rival_right & ~right).sum())))
-    if not resampled.estimate > null:
-        # A figure on the wrong side of the null proves nothing, whatever a correction makes of its tail.
-        p_value = max(p_value, 0.5)
-    return Paired(resampled=resampled, p_value=p_value)
+    lower, upper = cautious.bca(alpha).lower, bold.bca(alpha).upper
+    return Gain(
+        estimate=estimate,
+        # The correction of BCa can carry a bound of few rows past the estimate; it then proves nothing more.
+        bounds=Bounds(
+            None if lower is None else min(lower, estimate, null if p_value > alpha else lower),
+            None if upper is None else max(upper, estimate),
+        ),
+        p_value=p_value if estimate > null else max(p_value, 0.5),
+    )
+
+
+def _better(metric: str, ours: Scored, theirs: Scored) -> Statistic:
+    sign = 1.0 if HIGHER_IS_BETTER[metric] else -1.0
+    one, other = statistic(metric, ours), statistic(metric, theirs)
+    return lambda weights: sign * (one(weights) - other(weights))
 
 
 def mcnemar(num_only_ours: int, num_only_theirs: int) -> float:
