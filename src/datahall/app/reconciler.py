@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from datahall.app.environment import node_class
-from datahall.app.replicas import Replicas, started_at, wait_ready
+from datahall.app.processes import started_at
+from datahall.app.replicas import Replicas, wait_ready
 from datahall.core.ports.clock import Clock
 from datahall.core.errors import DatahallError, NotFoundError
 from datahall.core.ids import new_id

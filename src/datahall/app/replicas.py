@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from datahall.app.vault import Vault
@@ -56,11 +55,3 @@ def wait_ready(process: Process) -> None:
             return
     raise UnavailableError("the replica ended before it answered", hint="its log tells why: datahall logs")
 
-
-def started_at(pid: int) -> float:
-    """Return the start time of a process as the system counts it: with the pid it names the process for good.
-
-    Raises ProcessLookupError where it is gone.
-    """
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return ticks / os.sysconf("SC_CLK_TCK")

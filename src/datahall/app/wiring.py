@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from datahall.app.jobs import Jobs
 from datahall.app.lifecycle.data import DataStage
@@ -14,6 +13,7 @@ from datahall.app.lifecycle.evaluate import EvaluateStage
 from datahall.app.lifecycle.fit import ExportStage, TrainStage
 from datahall.app.lifecycle.release import DeployStage, GateStage, RegisterStage
 from datahall.app.lifecycle.stage import Stage
+from datahall.app.origin import origin_of
 from datahall.app.replicas import Replicas
 from datahall.app.vault import Vault
 from datahall.backends.blobs.local import LocalBlobStore
@@ -27,18 +27,11 @@ from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
 from datahall.core.records import Record
 from datahall.deploy.admission import Admission
-from datahall.evaluate import CLAIMS
 from datahall.ledger.anchor import anchored
 from datahall.ledger.sequencer import Sequencer
 from datahall.ledger.tree import consistency_proof
 from datahall.registry.exhibits import Anchored
 from datahall.security.keys import KeyRing
-from datahall.spec.kinds import Kinds
-from datahall.train import MODELS
-
-KINDS = Kinds(models=MODELS, claims=CLAIMS)
-"""What an application file may name."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Hall:
@@ -71,7 +64,7 @@ def open_hall(paths: HallPaths, clock: Clock | None = None) -> Iterator[Hall]:
         sequencer = Sequencer(
             catalogue,
             keys.signer,
-            origin(keys),
+            origin_of(keys.signer),
             clock,
             witness=FileWitness(default_folder(), partial(consistency_proof, read=catalogue.nodes)),
         )
@@ -83,11 +76,6 @@ def open_hall(paths: HallPaths, clock: Clock | None = None) -> Iterator[Hall]:
                 sequencer.stop()
             finally:
                 catalogue.close()
-
-
-def origin(keys: KeyRing) -> str:
-    """Return the name under which this hall's tree heads are known: no two halls share a key."""
-    return f"datahall/{keys.signer.key_id[:16]}"
 
 
 def _wire(
@@ -127,13 +115,9 @@ def _wire(
 def _anchored(catalogue: SqliteCatalogue, keys: KeyRing) -> Anchored:
     def holds(record: Record) -> bool:
         try:
-            return anchored(catalogue, catalogue, record, keys.signer.public_key, origin=origin(keys))
+            return anchored(catalogue, catalogue, record, keys.signer.public_key, origin=origin_of(keys.signer))
         except DatahallError:
             return False
 
     return holds
 
-
-def control_socket(paths: HallPaths) -> Path:
-    """Return where control listens."""
-    return paths.runtime() / "control.sock"

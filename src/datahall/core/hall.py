@@ -68,3 +68,7 @@ class HallPaths:
         if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
             raise UserError(f"{folder} is not a private folder of yours", hint=f"remove it: rm -r {folder}")
         return folder
+
+    def control_socket(self) -> Path:
+        """Return where the process that holds this hall listens, if it does."""
+        return self.runtime() / "control.sock"

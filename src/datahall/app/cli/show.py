@@ -12,7 +12,10 @@ from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
-_COLOURS = {"pass": "green", "released": "green", "ready": "green", "fail": "red", "refused": "red", "gone": "red"}
+_COLOURS = {
+    **dict.fromkeys(("pass", "released", "ready", "good"), "green"),
+    **dict.fromkeys(("fail", "refused", "gone", "revoked", "expired"), "red"),
+}
 
 
 def console() -> Console:

@@ -85,9 +85,14 @@ class RegisterStage:
 
     def run(self, call: StageCall) -> StageResult:
         """Register a version. Raises RefusedError where no candidate passed."""
-        policy = self._catalogue.get(Policy, call.app.policy)
-        verdicts = tuple(self._catalogue.get(Verdict, id) for _, id in sorted(call.upstream["gate"].items()))
         champion = call.champion
+        if champion is not None and not call.upstream["gate"]:
+            return StageResult(
+                outputs={"version": champion.id, "verdict": champion.verdict},
+                summary=f"{champion.id} is all there is",
+            )
+        policy = self._catalogue.get(Policy, call.app.policy)
+        verdicts = tuple(self._catalogue.get(Verdict, key) for _, key in sorted(call.upstream["gate"].items()))
         view = select.SelectView(policy=policy, verdicts=verdicts, champion=champion.bundle if champion else None)
         _, chosen, reason = select.decide(None, view, None, self._clock.now_ns(), 0.0)
         if chosen is None:

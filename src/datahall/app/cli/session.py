@@ -1,0 +1,54 @@
+"""Reaches a hall: talks to the process that holds it, or becomes that process."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from datahall.core.errors import NotFoundError
+from datahall.core.hall import HallPaths
+
+if TYPE_CHECKING:
+    from datahall.app.control import Operations
+
+
+@contextmanager
+def connect(paths: HallPaths, *, create: bool = False) -> Iterator[Operations]:
+    """Yield the operations of the hall in `paths`.
+
+    Raises NotFoundError where there is no hall and `create` is False, HallBusyError where another command holds it.
+    """
+    if not paths.exists and not create:
+        raise NotFoundError(f"there is no hall in {paths.root}", hint="make one with: datahall run app.yaml")
+    if is_up(paths):
+        remote = import_module("datahall.app.remote").RemoteControl(paths.control_socket(), owner_key(paths))
+        try:
+            yield remote
+        finally:
+            remote.close()
+        return
+    # Only now: whoever talks to a running hall never loads the database.
+    local = import_module("datahall.app.local")
+    with local.local_control(paths) as control:
+        yield control
+
+
+def is_up(paths: HallPaths) -> bool:
+    """Whether control answers on its socket."""
+    if not paths.exists:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(paths.control_socket()))
+        except OSError:
+            return False
+    return True
+
+
+def owner_key(paths: HallPaths) -> str:
+    """Return the owner's key, which only this user can read."""
+    return paths.owner_key.read_text().strip()

@@ -1,0 +1,99 @@
+"""`datahall predict`: asks a released application."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import msgspec
+import typer
+
+from datahall.app.cli.session import owner_key
+from datahall.app.cli.show import AsJson, console, print_json, table
+from datahall.app.supervision import read_state
+from datahall.core.errors import DataError, NotFoundError, UnavailableError, UserError
+from datahall.core.hall import HallPaths
+
+command = typer.Typer()
+
+
+@command.command()
+def predict(
+    ctx: typer.Context,
+    app: Annotated[str, typer.Argument(help="The application's name.")],
+    values: Annotated[list[str] | None, typer.Argument(help="column=value for each column of one row.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option("--rows", help="A JSON file with one row or a list of rows; - is standard input.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a released application, with one row given as column=value or with rows from a JSON file."""
+    paths: HallPaths = ctx.obj
+    state = read_state(paths)
+    if state is None:
+        raise UnavailableError(f"no hall is up in {paths.root}", hint="start it with: datahall up -d")
+    body = {"rows": _rows(values or [], rows)}
+    try:
+        said = httpx.post(
+            f"{state.url}/predict/{app}",
+            content=msgspec.json.encode(body),
+            headers={"Authorization": f"Bearer {owner_key(paths)}", "Content-Type": "application/json"},
+            timeout=60.0,
+        )
+    except httpx.HTTPError as error:
+        raise UnavailableError(f"the hall does not answer: {error}", hint="see: datahall ps") from error
+    answer: dict[str, Any] = msgspec.json.decode(said.content)
+    if said.status_code >= 400:
+        kind = {404: NotFoundError, 503: UnavailableError}.get(said.status_code, DataError)
+        raise kind(str(answer.get("error", said.status_code)), where=app, hint=str(answer.get("hint", "")))
+    if as_json:
+        print_json(answer)
+        return
+    show_answer(answer)
+
+
+def show_answer(answer: dict[str, Any]) -> None:
+    """Print an answer as people read it."""
+    lines = table("row", "answer", "how sure")
+    for number, item in enumerate(answer["predictions"], start=1):
+        if "label" in item:
+            probabilities = sorted(item.get("probabilities", {}).items(), key=lambda pair: -pair[1])[:3]
+            sure = ", ".join(f"{name} {value:.1%}" for name, value in probabilities)
+            lines.add_row(str(number), f"[bold]{item['label']}[/bold]", sure)
+        else:
+            between = f"{item['lower']:.4g} to {item['upper']:.4g}" if "lower" in item else ""
+            lines.add_row(str(number), f"[bold]{item['value']:.6g}[/bold]", between)
+    console().print(lines)
+    console().print(f"\nversion {answer['version']}; its origins: datahall provenance {answer['id']}")
+
+
+def _rows(values: list[str], file: Path | None) -> list[dict[str, Any]]:
+    if bool(values) == (file is not None):
+        raise UserError("give one row as column=value, or --rows FILE", hint="datahall predict APP --rows rows.json")
+    if file is None:
+        return [dict(_pair(value) for value in values)]
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        said = msgspec.json.decode(data)
+    except OSError as error:
+        raise UserError(f"cannot read it: {error.strerror}", where=str(file)) from error
+    except msgspec.DecodeError as error:
+        raise UserError(f"this is not JSON: {error}", where=str(file)) from error
+    if isinstance(said, dict) and isinstance(said.get("rows"), list):
+        said = said["rows"]
+    rows = said if isinstance(said, list) else [said]
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError("each row is an object of column and value", where=str(file))
+    return rows
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"'{text}' is not column=value")
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return name, value

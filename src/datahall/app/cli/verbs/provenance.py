@@ -1,0 +1,67 @@
+"""`datahall provenance`: where an answer came from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.tree import Tree
+
+from datahall.app.cli.session import connect
+from datahall.app.cli.show import AsJson, console, print_json
+from datahall.core.hall import HallPaths
+from datahall.registry.provenance import Link, Provenance
+
+command = typer.Typer()
+
+
+@command.command()
+def provenance(
+    ctx: typer.Context,
+    answer_id: Annotated[str, typer.Argument(help="The answer's id, from the header Datahall-Answer-Id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Follow an answer back to its origins, and prove every link against the signed ledger."""
+    paths: HallPaths = ctx.obj
+    with connect(paths) as hall:
+        found = hall.provenance(answer_id)
+    if as_json:
+        print_json(found)
+    else:
+        show_provenance(found)
+    raise typer.Exit(0 if found.verified else 1)
+
+
+def show_provenance(found: Provenance) -> None:
+    """Print the way of an answer as a tree, the answer at its root."""
+    tree = Tree(_title(found.links[0]))
+    branch = tree
+    for link in found.links[1:]:
+        node = branch.add(_title(link))
+        if link.noun != "evidence":
+            branch = node
+    console().print(tree)
+    sealed = "sealed in the ledger" if found.sealed else "not sealed yet (its id proves version and bundle)"
+    console().print(f"\nthe answer's own record: {sealed}")
+    for problem in found.problems:
+        console().print(f"[red]problem:[/red] {escape(problem)}")
+    word = "[green]verified[/green]" if found.verified else "[red]NOT verified[/red]"
+    console().print(f"{word}: {sum(link.proven for link in found.links)} of {len(found.links)} links proven")
+
+
+def _title(link: Link) -> str:
+    mark = "[green]✓[/green]" if link.proven else "[red]✗[/red]"
+    name = link.id if len(link.id) <= 44 else f"{link.id[:40]}…"
+    facts = ", ".join(f"{key} {_short(value)}" for key, value in link.facts.items() if value not in (None, "", [], {}))
+    return f"{mark} [bold]{link.noun}[/bold] {escape(name)}\n  [dim]{escape(facts)}[/dim]"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_short(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_short, value)) + "]"
+    text = str(value)
+    is_digest = len(text) == 64 and all(character in "0123456789abcdef" for character in text)
+    return f"{text[:12]}…" if is_digest else text

@@ -1,0 +1,48 @@
+"""`datahall up`: starts the hall."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from datahall.app.cli.show import AsJson, console, print_json
+from datahall.app.supervision import DEFAULT_PORT, SupervisorState, read_state, start_detached
+from datahall.app.supervisor import supervise
+from datahall.core.clock import SystemClock
+from datahall.core.hall import HallPaths
+
+command = typer.Typer()
+
+
+@command.command()
+def up(
+    ctx: typer.Context,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Start in the background and return.")] = False,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anything but loopback lets others reach the hall.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; the next free one if it is busy.", min=1, max=65535)
+    ] = DEFAULT_PORT,
+    as_json: AsJson = False,
+) -> None:
+    """Start the hall: control, gateway, and whatever is released."""
+    paths: HallPaths = ctx.obj
+    paths.create()
+    running = read_state(paths)
+    if running is not None:
+        _say(running, "is up already", as_json=as_json)
+        return
+    if detach:
+        _say(start_detached(paths, SystemClock(), host=host, port=port), "is up", as_json=as_json)
+        return
+    code = supervise(paths, host, port, started=lambda state: _say(state, "is up; Ctrl-C stops it", as_json=as_json))
+    raise typer.Exit(code)
+
+
+def _say(state: SupervisorState, what: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(state)
+        return
+    console().print(f"the hall {what}: {state.url}")

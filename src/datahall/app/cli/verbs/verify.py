@@ -1,0 +1,40 @@
+"""`datahall verify`: the whole ledger, and everything that it speaks of."""
+
+from __future__ import annotations
+
+import typer
+
+from datahall.app.cli.show import AsJson, console, print_json
+from datahall.app.origin import origin_of
+from datahall.backends.witness.file import FileWitness, default_folder
+from datahall.core.errors import NotFoundError
+from datahall.core.hall import HallPaths
+from datahall.ledger.verify import verify_hall
+from datahall.security.keys import KeyRing
+
+command = typer.Typer()
+
+
+@command.command()
+def verify(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Check the whole ledger, and everything it speaks of, against the newest tree head witnessed outside the hall."""
+    paths: HallPaths = ctx.obj
+    if not paths.exists:
+        raise NotFoundError(f"there is no hall in {paths.root}", hint="make one with: datahall run app.yaml")
+    signer = KeyRing.open(paths.keys).signer
+    held = FileWitness(default_folder(), lambda _old, _new: []).newest(origin_of(signer))
+    report = verify_hall(paths.db, signer.public_key, [held] if held else [])
+    if as_json:
+        print_json(report.as_dict())
+        raise typer.Exit(0 if report.ok else 1)
+    out = console()
+    out.print(f"{report.num_entries:,} entries, {report.size:,} under a signed checkpoint; {report.num_records:,} records")
+    first, stop = report.unwitnessed
+    if first == stop:
+        out.print("every entry has been witnessed outside the hall")
+    else:
+        out.print(f"[yellow]entries {first} to {stop - 1} have not been witnessed yet[/yellow]")
+    for problem in report.problems[:100]:
+        out.print(f"[red]problem:[/red] {problem.where}: {problem.what}")
+    out.print("[green]verified[/green]: nothing was changed" if report.ok else f"[red]{len(report.problems)} problem(s)[/red]")
+    raise typer.Exit(0 if report.ok else 1)

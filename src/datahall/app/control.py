@@ -1,0 +1,240 @@
+"""What can be asked of a hall: the same operations whether the caller holds the hall or talks to who does."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from datahall.app.events import Ended, Notify, Planned
+from datahall.app.jobs import Cancel
+from datahall.app.kinds import KINDS
+from datahall.app.lifecycle.walk import Walk
+from datahall.app.planning import intend, read_app
+from datahall.app.sealing import seal_segments, segment_root
+from datahall.app.wiring import Hall
+from datahall.core.clock import iso
+from datahall.core.errors import ConflictError, NotFoundError
+from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict
+from datahall.deploy.table import TABLE_ID
+from datahall.registry.provenance import Provenance, trace
+from datahall.security.access import issue_key
+from datahall.serve.answers import open_answer_id
+from datahall.serve.segments import find
+
+
+class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One application: what answers, and what was refused last."""
+
+    app: str
+    team: str
+    task: str
+    version: str | None
+    deployment: str | None
+    num_ready: int
+    num_replicas: int
+    state: str
+    verdict: str
+    running_step: str | None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The hall at a glance."""
+
+    hall: str
+    apps: tuple[AppStatus, ...]
+    replicas: tuple[dict[str, Any], ...]
+    route_revision: int
+    num_entries: int
+    problems: tuple[str, ...]
+
+
+class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key without its text."""
+
+    id: str
+    name: str
+    principal: str
+    team: str
+    scopes: tuple[str, ...]
+    expires: str | None
+    state: str
+
+
+class NewKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key just issued: the only time that its text is shown."""
+
+    key: str
+    status: KeyStatus
+
+
+class Operations(Protocol):
+    """Everything that the command line asks of a hall."""
+
+    def plan(self, file: Path) -> Planned:
+        """Return what a run of this application file would do."""
+
+    def run(self, file: Path, notify: Notify, cancel: Cancel) -> Ended:
+        """Take the application through its lifecycle, telling what happens."""
+
+    def status(self) -> Status:
+        """Return the hall at a glance."""
+
+    def provenance(self, answer_id: str) -> Provenance:
+        """Return the proven way of an answer back to its origins."""
+
+    def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
+        """Issue an API key."""
+
+    def keys(self) -> tuple[KeyStatus, ...]:
+        """Return every key that was issued."""
+
+    def revoke_key(self, key_id: str) -> KeyStatus:
+        """Make a key worthless, now."""
+
+
+class Control:
+    """The operations, done by the process that holds the hall."""
+
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
+        self._running = threading.Lock()
+        self.problems: list[str] = []
+
+    def recover(self) -> None:
+        """Mark what an earlier holder left running as interrupted: its processes ended with it."""
+        catalogue, clock = self._hall.catalogue, self._hall.clock
+        for step in catalogue.find(Step, state="running"):
+            ended = msgspec.structs.replace(
+                step, state="interrupted", reason="the hall ended while it ran", ended_at_ns=clock.now_ns()
+            )
+            body = {"step": step.id, "reason": ended.reason}
+            change = Change(old=step, new=ended)
+            catalogue.act(Act(kind="step.interrupted", actor="control", app=step.app, body=body, changes=(change,)))
+
+    def plan(self, file: Path) -> Planned:
+        """Return what a run of this application file would do."""
+        loaded = read_app(file, KINDS)
+        return intend(loaded, self._hall.catalogue, self._hall.clock, serving=self._serving).event
+
+    def run(self, file: Path, notify: Notify, cancel: Cancel) -> Ended:
+        """Take the application through its lifecycle. Raises ConflictError while another lifecycle runs here."""
+        loaded = read_app(file, KINDS)
+        if not self._running.acquire(blocking=False):
+            raise ConflictError("another lifecycle runs in this hall", hint="see it with: datahall ps")
+        try:
+            intent = intend(loaded, self._hall.catalogue, self._hall.clock, serving=self._serving)
+            walk = Walk(self._hall.catalogue, self._hall.stages, self._hall.clock)
+            ended = walk.run(intent, notify, cancel)
+        finally:
+            self._running.release()
+        notify(ended)
+        return ended
+
+    def status(self) -> Status:
+        """Return the hall at a glance."""
+        catalogue = self._hall.catalogue
+        replicas = [r for state in ("starting", "ready", "draining") for r in catalogue.find(Replica, state=state)]
+        problem = self._hall.sequencer.problem
+        checkpoint = catalogue.checkpoint()
+        table = self._table()
+        return Status(
+            hall=str(self._hall.paths.root),
+            apps=tuple(self._app_status(app, replicas) for app in catalogue.find(App)),
+            replicas=tuple(_replica_line(replica) for replica in replicas),
+            route_revision=table.revision if table else 0,
+            num_entries=checkpoint.size if checkpoint else 0,
+            problems=(*self.problems, *([str(problem)] if problem else [])),
+        )
+
+    def provenance(self, answer_id: str) -> Provenance:
+        """Return the way of an answer. Raises IntegrityError for an id that this hall never gave out."""
+        parts = open_answer_id(answer_id, self._hall.keys.answer_key)
+        answer = find(self._hall.paths.answers, parts)
+        self._hall.sequencer.flush()
+        root = segment_root(self._hall.paths.answers, answer)
+        return trace(self._hall.catalogue, self._hall.anchored, answer, root)
+
+    def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
+        """Issue an API key; only its hash is kept."""
+        text, key = issue_key(name=name, scopes=scopes, team=team, days=days, clock=self._hall.clock)
+        body = {"key": key.id, "name": name, "scopes": list(scopes)}
+        self._hall.catalogue.act(Act(kind="key.issued", actor="owner", body=body, changes=(Change(new=key),)))
+        return NewKey(key=text, status=self._key_status(key))
+
+    def keys(self) -> tuple[KeyStatus, ...]:
+        """Return every key that was issued."""
+        return tuple(self._key_status(key) for key in self._hall.catalogue.find(ApiKey))
+
+    def revoke_key(self, key_id: str) -> KeyStatus:
+        """Make a key worthless; gateways know within a second."""
+        key = self._hall.catalogue.get(ApiKey, key_id)
+        revoked = msgspec.structs.replace(key, revoked_at_ns=self._hall.clock.now_ns())
+        change = Change(old=key, new=revoked)
+        self._hall.catalogue.act(Act(kind="key.revoked", actor="owner", body={"key": key_id}, changes=(change,)))
+        return self._key_status(revoked)
+
+    def seal(self) -> None:
+        """Put finished stretches of the answer log into the ledger."""
+        seal_segments(self._hall.catalogue, self._hall.paths.answers, self._hall.clock)
+
+    def _app_status(self, app: App, replicas: list[Replica]) -> AppStatus:
+        catalogue = self._hall.catalogue
+        live = catalogue.find(Deployment, app=app.id, state="live")
+        verdicts = catalogue.find(Verdict, app=app.id)
+        steps = [step for step in catalogue.find(Step, app=app.id) if step.state == "running"]
+        ready = [r for r in replicas if live and r.deployment == live[-1].id and r.state == "ready"]
+        return AppStatus(
+            app=app.id,
+            team=app.team,
+            task=app.task,
+            version=live[-1].version if live else None,
+            deployment=live[-1].id if live else None,
+            num_ready=len(ready),
+            num_replicas=live[-1].num_replicas if live else 0,
+            state=("ready" if ready else "not running") if live else "nothing released",
+            verdict=f"{verdicts[-1].candidate}: {verdicts[-1].outcome}" if verdicts else "",
+            running_step=f"{steps[-1].stage}/{steps[-1].name}" if steps else None,
+        )
+
+    def _serving(self, deployment: str) -> bool:
+        table = self._table()
+        routes = table.routes if table else ()
+        return any(route.deployment == deployment and route.replicas for route in routes) and bool(
+            self._hall.catalogue.find(Replica, deployment=deployment, state="ready")
+        )
+
+    def _table(self) -> RouteTable | None:
+        try:
+            return self._hall.catalogue.get(RouteTable, TABLE_ID)
+        except NotFoundError:
+            return None
+
+    def _key_status(self, key: ApiKey) -> KeyStatus:
+        now = self._hall.clock.now_ns()
+        expired = key.expires_at_ns is not None and key.expires_at_ns <= now
+        state = "revoked" if key.revoked_at_ns is not None else "expired" if expired else "good"
+        return KeyStatus(
+            id=key.id,
+            name=key.name,
+            principal=key.principal,
+            team=key.team,
+            scopes=key.scopes,
+            expires=iso(key.expires_at_ns) if key.expires_at_ns is not None else None,
+            state=state,
+        )
+
+
+def _replica_line(replica: Replica) -> dict[str, Any]:
+    return {
+        "id": replica.id,
+        "deployment": replica.deployment,
+        "state": replica.state,
+        "pid": replica.pid,
+        "isolation": replica.isolation,
+        "since": iso(replica.started_at_ns),
+    }
+
+

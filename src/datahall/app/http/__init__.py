@@ -1,0 +1,1 @@
+"""The control API over HTTP: every route declares the permission that it needs."""

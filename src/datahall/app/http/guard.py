@@ -1,0 +1,86 @@
+"""Who may call a route: a declared permission, checked against the caller's key before anything else happens."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from datahall.core.errors import DatahallError, DeniedError, SpecError, UnauthenticatedError, UserError
+from datahall.core.ports import Catalogue, Clock
+from datahall.core.records import ApiKey
+from datahall.security.access import allows, hash_key
+
+MAX_BODY_BYTES = 1 << 20
+T = TypeVar("T")
+Guard = Callable[[Request], ApiKey]
+
+
+def permission(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare the permission of a route's function; a route without one fails the tests and is never added."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.permission = name  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def key_of(request: Request, catalogue: Catalogue, clock: Clock) -> ApiKey:
+    """Return the key that a request carries.
+
+    Raises UnauthenticatedError for none, an unknown, a revoked or an expired one: all in the same words.
+    """
+    text = request.headers.get("x-api-key", "")
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        text = token.strip()
+    found = catalogue.find(ApiKey, sha256=hash_key(text)) if text else []
+    now = clock.now_ns()
+    good = [k for k in found if k.revoked_at_ns is None and (k.expires_at_ns is None or k.expires_at_ns > now)]
+    if not good:
+        raise UnauthenticatedError("this needs an API key", hint="send it as: Authorization: Bearer dh_...")
+    return good[0]
+
+
+def require(key: ApiKey, needed: str, app: str | None = None) -> None:
+    """Return only if the key carries the permission. Raises DeniedError."""
+    if not allows(key.scopes, needed, app):
+        raise DeniedError(f"this key may not: {needed}", hint="ask the owner for a key with that scope")
+
+
+async def body_of(request: Request, kind: type[T]) -> T:
+    """Return a request's JSON body as `kind`. Raises UserError that says what is wrong with it."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BODY_BYTES:
+            raise UserError(f"the body is larger than {MAX_BODY_BYTES} bytes")
+    try:
+        return msgspec.json.decode(bytes(data), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"the body is not what this route takes: {error}") from error
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    """Return a JSON response."""
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
+
+
+def install_errors(app: FastAPI) -> None:
+    """Answer every DatahallError with its status and words, and never with a traceback."""
+
+    @app.exception_handler(DatahallError)
+    async def _said(request: Request, error: DatahallError) -> JSONResponse:
+        del request
+        body: dict[str, Any] = {"error": error.what, "kind": type(error).__name__, "hint": error.hint}
+        if isinstance(error, SpecError):
+            body["problems"] = [problem.as_dict() for problem in error.problems]
+        headers = {"Retry-After": "1"} if error.http_status == 503 else None
+        return JSONResponse(body, status_code=error.http_status, headers=headers)
+
+
+Handler = Callable[[Request], Awaitable[Response]]

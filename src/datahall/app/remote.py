@@ -1,0 +1,122 @@
+"""The operations of a hall that another process holds, asked for over its Unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from datahall.app.control import KeyStatus, NewKey, Status
+from datahall.app.events import AnyEvent, Broke, Ended, Notify, Planned
+from datahall.app.jobs import Cancel
+from datahall.core import errors
+from datahall.registry.provenance import Provenance
+
+T = TypeVar("T")
+_LONGEST_S = 30.0
+
+
+class RemoteControl:
+    """Talks to the control process; fulfils Operations."""
+
+    def __init__(self, socket: Path, key: str) -> None:
+        self._client = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)),
+            base_url="http://control",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=_LONGEST_S,
+        )
+
+    def close(self) -> None:
+        """End the connection."""
+        self._client.close()
+
+    def plan(self, file: Path) -> Planned:
+        """Return what a run of this application file would do."""
+        return self._ask("POST", "/api/v1/plan", Planned, {"file": str(file.absolute())})
+
+    def run(self, file: Path, notify: Notify, cancel: Cancel) -> Ended:
+        """Take the application through its lifecycle over there; leaving stops it."""
+        body = {"file": str(file.absolute())}
+        with (
+            _words(),
+            self._client.stream("POST", "/api/v1/runs", json=body, timeout=httpx.Timeout(_LONGEST_S, read=None)) as said,
+        ):
+            if said.status_code != 200:
+                said.read()
+                raise _error(said)
+            with cancel.calling(said.close):
+                for line in said.iter_lines():
+                    event: AnyEvent = msgspec.json.decode(line, type=AnyEvent)
+                    if isinstance(event, Broke):
+                        raise _rebuilt(event)
+                    notify(event)
+                    if isinstance(event, Ended):
+                        return event
+        raise errors.UnavailableError("control ended before the lifecycle did", hint="run it again to go on")
+
+    def status(self) -> Status:
+        """Return the hall at a glance."""
+        return self._ask("GET", "/api/v1/status", Status)
+
+    def provenance(self, answer_id: str) -> Provenance:
+        """Return the proven way of an answer back to its origins."""
+        return self._ask("GET", f"/api/v1/answers/{answer_id}/provenance", Provenance)
+
+    def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
+        """Issue an API key."""
+        body = {"name": name, "scopes": list(scopes), "team": team, "days": days}
+        return self._ask("POST", "/api/v1/keys", NewKey, body)
+
+    def keys(self) -> tuple[KeyStatus, ...]:
+        """Return every key that was issued."""
+        return self._ask("GET", "/api/v1/keys", tuple[KeyStatus, ...])
+
+    def revoke_key(self, key_id: str) -> KeyStatus:
+        """Make a key worthless, now."""
+        return self._ask("DELETE", f"/api/v1/keys/{key_id}", KeyStatus)
+
+    def _ask(self, method: str, path: str, kind: Any, body: dict[str, Any] | None = None) -> Any:
+        with _words():
+            said = self._client.request(method, path, json=body)
+        if said.status_code >= 400:
+            raise _error(said)
+        return msgspec.json.decode(said.content, type=kind)
+
+
+@contextmanager
+def _words() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise errors.UnavailableError(
+            f"control does not answer: {error or type(error).__name__}", hint="see: datahall logs control"
+        ) from error
+
+
+def _error(said: httpx.Response) -> errors.DatahallError:
+    try:
+        body = msgspec.json.decode(said.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return errors.UnavailableError(f"control answered {said.status_code}")
+    event = Broke(
+        error=body.get("kind", ""),
+        what=body.get("error", ""),
+        hint=body.get("hint", ""),
+        problems=tuple(body.get("problems", ())),
+    )
+    return _rebuilt(event)
+
+
+def _rebuilt(event: Broke) -> errors.DatahallError:
+    """Return the error that was raised over there, so that exit codes and words are the same here."""
+    if event.problems:
+        return errors.SpecError(tuple(errors.Problem(**problem) for problem in event.problems))
+    kind = getattr(errors, event.error, None)
+    if not (isinstance(kind, type) and issubclass(kind, errors.DatahallError)):
+        kind = errors.UnavailableError
+    return kind(event.what, where=event.where, hint=event.hint)
