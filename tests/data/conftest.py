@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,36 @@ def shelf() -> Shelf:
     return Shelf()
 
 
-RunData = Callable[..., DataResult]
+@pytest.fixture(scope="session")
+def new_shelf() -> type[Shelf]:
+    return Shelf
 
 
 @pytest.fixture
-def run_data(shelf: Shelf) -> RunData:
-    return lambda *args, **section: run_on(shelf, *args, **section)
+def run_data(shelf: Shelf) -> Callable[..., DataResult]:
+    return partial(run_on, shelf)
 
 
-def run_on(shelf: Shelf, paths: list[Path], target: str = "y", task: Any = "classification", **section: Any) -> DataResult:
-    sources = [{"path": path.name, "format": section.pop("format", None) or _format(path)} for path in paths]
+@pytest.fixture(scope="session")
+def run_with() -> Callable[..., DataResult]:
+    return run_on
+
+
+@pytest.fixture(scope="session")
+def csv_table() -> Callable[..., list[list[str]]]:
+    return make_rows
+
+
+@pytest.fixture(scope="session")
+def write_csv() -> Callable[..., Path]:
+    return write_rows
+
+
+def run_on(
+    shelf: Shelf, paths: list[Path], target: str = "y", task: Any = "classification", **section: Any
+) -> DataResult:
+    given = section.pop("format", None)
+    sources = [{"path": path.name or "/", "format": given or _format(path)} for path in paths]
     data = {"sources": sources, "target": target, **section}
     request = DataRequest(app="app", team="main", task=task, data=data, sources=tuple(map(str, paths)))
     return job.run(request, shelf, lambda _: None)
@@ -58,24 +79,24 @@ def _format(path: Path) -> str:
     return {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}[path.suffix]
 
 
-def csv_table(num_rows: int = 120, seed: int = 0) -> list[list[str]]:
+def make_rows(num_rows: int = 120, seed: int = 0) -> list[list[str]]:
     """A header and rows with a number, a category, a boolean, a person and a label."""
     rng = np.random.default_rng(seed)
     rows = [["x", "colour", "member", "person", "y"]]
-    for _ in range(num_rows):
-        rows.append(
-            [
-                f"{rng.normal():.6f}" if rng.random() > 0.05 else "",
-                str(rng.choice(["red", "green", "blue, dark"])),
-                str(rng.choice(["true", "false"])),
-                f"p{rng.integers(num_rows // 3)}",
-                str(rng.choice(["no", "yes"])),
-            ]
-        )
+    rows += [
+        [
+            f"{rng.normal():.6f}" if rng.random() > 0.05 else "",
+            str(rng.choice(["red", "green", "blue, dark"])),
+            str(rng.choice(["true", "false"])),
+            f"p{rng.integers(num_rows // 3)}",
+            str(rng.choice(["no", "yes"])),
+        ]
+        for _ in range(num_rows)
+    ]
     return rows
 
 
-def write_csv(path: Path, rows: list[list[str]]) -> Path:
+def write_rows(path: Path, rows: list[list[str]]) -> Path:
     cells = ['"' + cell.replace('"', '""') + '"' if set(cell) & set(',"\n') else cell for row in rows for cell in row]
     width = len(rows[0])
     lines = [",".join(cells[start : start + width]) for start in range(0, len(cells), width)]

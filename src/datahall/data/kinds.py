@@ -82,8 +82,8 @@ def trouble_with(raw: pl.Series, typed: Typed, *, declared: bool) -> str | None:
     A kind declared in the contract says "I know", so only what no model could use is then refused.
     """
     values = typed.values.drop_nulls()
-    if not len(values):
-        return "has no value at all; leave it out with ignore"
+    if not len(values):  # where all are misfits, the contract says so with their rows
+        return None if len(typed.bad) else "has no value at all; leave it out with ignore"
     if typed.kind == "number":
         return _number_trouble(raw, values, declared=declared)
     return _category_trouble(values, declared=declared) if typed.kind == "category" else None
@@ -125,7 +125,8 @@ def _numbers(given: pl.Series) -> pl.Series:
     if given.dtype == pl.Boolean:
         return given.cast(pl.Float64)
     values = given.cast(pl.Float64, strict=False)
-    return (values + 0.0).fill_nan(None)  # adding zero makes -0.0 and 0.0 the same bytes
+    values = values.fill_nan(None)
+    return values.set(values == 0, 0.0)  # -0.0 and 0.0 become the same bytes (polars skips an added zero)
 
 
 def _booleans(given: pl.Series) -> pl.Series:

@@ -58,8 +58,8 @@ def stack(tables: Sequence[RawTable], sources: Sequence[Source], columns: Sequen
 
     Raises DataError naming the file and the nearest spelling where a table lacks a column.
     """
-    for table in tables:
-        for column in columns:
+    for column in columns:  # the first file's columns come first, so a later file is said to differ from it
+        for table in tables:
             if column not in table.frame.columns:
                 near = difflib.get_close_matches(column, table.frame.columns, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(table.frame.columns[:20])}"

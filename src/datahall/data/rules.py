@@ -70,9 +70,9 @@ def contract_error(breaches: Sequence[Breach], raw: RawRows) -> DataError:
         lines.append(f"... and {num_cells - len(lines):,} more")
     lines += [f"{breach.column} {breach.rule}: {_rows(len(breach.rows))}" for breach in breaches]
     lines.append("mend the file, loosen data.columns, or say on_broken: drop to leave such rows out")
-    verb = "breaks" if num_rows == 1 else "break"
+    verb = "row breaks" if num_rows == 1 else "rows break"
     return DataError(
-        f"{_rows(num_rows)} of {raw.frame.height:,} {verb} the contract",
+        f"{num_rows:,} of {raw.frame.height:,} {verb} the contract",
         where=raw.place(cells[0][0]),
         hint="\n  ".join(lines),
     )
