@@ -92,6 +92,16 @@ POST /predict/{app} predict
 POST /v2/models/{app}/infer predict
 POST /v2/models/{app}/versions/{version}/infer predict
 """
+CONTROL_ROUTES = """
+DELETE /api/v1/keys/{key_id} admin
+GET /api/v1/answers/{answer_id}/provenance read
+GET /api/v1/healthz public
+GET /api/v1/keys admin
+GET /api/v1/status read
+POST /api/v1/keys admin
+POST /api/v1/plan run
+POST /api/v1/runs run
+"""
 
 
 def test_the_kinds_of_ledger_entries():
@@ -142,6 +152,16 @@ def test_the_verbs_of_the_command_line():
 def test_the_routes_that_the_gateway_answers_each_with_its_permission():
     routes = importlib.import_module("datahall.serve.routes").HOT_ROUTES
     assert sorted(f"{route.method} {route.path} {route.permission}" for route in routes) == HOT_ROUTES.split("\n")[1:-1]
+
+
+def test_the_routes_of_control_each_with_its_permission():
+    routes = importlib.import_module("datahall.app.http.api").make_api(None, None, None).routes
+    shown = [
+        f"{method} {route.path} {getattr(route.endpoint, 'permission', 'NONE')}"
+        for route in routes
+        for method in route.methods - {"HEAD"}
+    ]
+    assert sorted(shown) == CONTROL_ROUTES.split("\n")[1:-1]
 
 
 def test_records_are_frozen_and_refuse_unknown_fields():

@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from typer.main import get_command
 
@@ -50,6 +50,21 @@ HTTP_MEANINGS = {
     "model_ready": "Open Inference Protocol: whether an application has a replica that answers",
     "infer": "Open Inference Protocol: an inference; tensors in, tensors out",
     "predict": 'plain JSON: `{"rows": [{"column": value, ...}]}` in, one prediction a row out',
+}
+
+CONTROL_TEXT = (
+    "The gateway passes everything else on to control, byte for byte. While control is down these answer 503, and the routes "
+    "above go on."
+)
+CONTROL_MEANINGS = {
+    "healthz": "200 while control lives",
+    "plan": "what a run of `file` would do, what it would reuse, and why",
+    "run": "runs `file` through its lifecycle; the body is one JSON event a line, and whoever leaves stops it",
+    "status": "what is released, what runs, and where",
+    "provenance": "an answer's way back to its origins, each link proven",
+    "list_keys": "the API keys, without their text",
+    "make_key": "a new API key; its text is shown this once",
+    "revoke_key": "the key holds no longer",
 }
 
 KIND_NAMES = {int: "whole number", float: "number", Path: "path"}
@@ -169,7 +184,23 @@ def http_page() -> str:
         "body is JSON: `error` says what was wrong, `hint` what to do."
     )
     rows = [(route.method, f"`{route.path}`", route.permission, HTTP_MEANINGS[route.action]) for route in HOT_ROUTES]
-    return page_of("HTTP", text, "## Routes of the gateway", table(("method", "path", "permission", "answers"), rows))
+    head = ("method", "path", "permission", "answers")
+    parts = [text, "## Routes of the gateway", table(head, rows)]
+    if importlib.util.find_spec("datahall.app.http.api") is not None:
+        parts += ["## Routes of control", CONTROL_TEXT, table(head, control_rows())]
+    return page_of("HTTP", *parts)
+
+
+def control_rows() -> list[tuple[str, str, str, str]]:
+    """One row a route of the control API; nothing is called, so it needs no hall."""
+    from datahall.app.http.api import make_api  # noqa: PLC0415  (each page imports what it shows)
+
+    nothing: Any = None
+    return [
+        (method, f"`{route.path}`", route.endpoint.permission, CONTROL_MEANINGS[route.name])
+        for route in cast("Any", make_api(nothing, nothing, nothing).routes)
+        for method in sorted(route.methods - {"HEAD"})
+    ]
 
 
 def spec_page() -> str:
