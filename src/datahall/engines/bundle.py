@@ -42,6 +42,8 @@ def pack(manifest: BundleManifest, files: Mapping[str, bytes]) -> bytes:
 
     Raises IntegrityError where `files` are not what the manifest says, or a name is not plain.
     """
+    if MANIFEST_NAME in files:
+        raise IntegrityError(f"'{MANIFEST_NAME}' is the manifest's own name")
     _check_files(manifest, {name: digest_bytes(data) for name, data in files.items()})
     contents = {**files, MANIFEST_NAME: canonical_json(manifest)}
     entries = tuple((name, len(data), digest_bytes(data)) for name, data in sorted(contents.items()))

@@ -23,7 +23,7 @@ def finish(manifest: BundleManifest, scores: np.ndarray) -> dict[str, np.ndarray
     expected = (len(manifest.target.categories),) if manifest.task == "classification" else ()
     if scores.shape[1:] != expected:
         raise IntegrityError(f"the model answers {scores.shape[1:]} figures a row where its manifest says {expected}")
-    finite = np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
+    finite = np.isfinite(scores).all(axis=tuple(range(1, scores.ndim)))
     if not finite.all():
         raise UserError(
             f"row {int(np.argmin(finite))}: the model has no finite answer",

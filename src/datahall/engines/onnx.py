@@ -46,6 +46,10 @@ class OnnxEngine(TablePredictor):
         outputs = [node.name for node in self._session.get_outputs()]
         if inputs != expected or self._output not in outputs:
             raise IntegrityError(f"the ONNX model takes {inputs} and answers {outputs}, not what its manifest says")
+        # The declared shape may leave the classes open, and a first run also warms the session up.
+        shape = self._scores(np.zeros((1, len(self._manifest.features)), dtype=np.float32)).shape
+        if self._manifest.task == "classification" and shape != (1, len(self._manifest.target.categories)):
+            raise IntegrityError(f"the ONNX model answers {shape[1:]} classes, not what its manifest says")
 
     def _scores(self, matrix: np.ndarray) -> np.ndarray:
         scores: np.ndarray = self._session.run([self._output], {INPUT_NAME: matrix})[0]

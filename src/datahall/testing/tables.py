@@ -75,7 +75,11 @@ def _frame(
         ]
     noisy = signal + random.normal(scale=0.4, size=num_rows)
     if task == "regression":
-        return frame.with_columns(pl.Series("price", 100 + 20 * noisy)), tuple(kinds), Column(name="price", kind="number")
+        return (
+            frame.with_columns(pl.Series("price", 100 + 20 * noisy)),
+            tuple(kinds),
+            Column(name="price", kind="number"),
+        )
     names = tuple("low mid top".split()) if num_classes == 3 else tuple(f"c{i}" for i in range(num_classes))
     cuts = np.quantile(noisy, np.linspace(0, 1, num_classes + 1)[1:-1])
     labels = pl.Series("level", [names[i] for i in np.digitize(noisy, cuts)])
