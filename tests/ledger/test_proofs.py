@@ -9,7 +9,7 @@ import pytest
 
 from datahall.core.errors import IntegrityError, NotFoundError, UnavailableError
 from datahall.core.records import Act, App, Change, Policy
-from datahall.ledger.anchor import anchored, require_anchored
+from datahall.ledger.anchor import Anchors, anchored, require_anchored
 from datahall.ledger.bodies import entry_body, record_digest
 from datahall.ledger.checkpoint import sign_checkpoint
 from datahall.ledger.proofs import InclusionProof, check_extends, check_inclusion, prove_inclusion
@@ -134,7 +134,7 @@ def test_a_record_written_with_a_forged_entry_is_refused(store, signer, history)
         anchored(store, store, forged, signer.public_key)
 
 
-def test_entries_that_read_differently_are_told(store, signer, history):
+def test_leaves_that_are_not_those_signed_are_told(store, signer, history):
     class TwoFaced:
         """A store whose leaves are not what its catalogue shows."""
 
@@ -144,7 +144,7 @@ def test_entries_that_read_differently_are_told(store, signer, history):
         def leaf_bytes(self, start, stop):
             return [body + b" " for body in store.leaf_bytes(start, stop)]
 
-    with pytest.raises(IntegrityError, match="reads differently"):
+    with pytest.raises(IntegrityError, match="not those that were signed"):
         anchored(store, TwoFaced(), app("d"), signer.public_key)
 
 
@@ -154,3 +154,81 @@ def test_a_whole_number_in_a_float_field_is_anchored_alike(store, signer, sequen
     Sequencer(store, signer, ORIGIN, clock).flush()
     assert anchored(store, store, policy, signer.public_key)
     assert anchored(store, store, store.get(Policy, "pol_1"), signer.public_key)
+
+
+def roll_back(store, name, seq, was):
+    """Put an older, once true row back, and take the later lines out of its history."""
+    edit(store, "DELETE FROM touched WHERE kind = 'app' AND id = ? AND seq > ?", name, seq)
+    body = msgspec.json.encode(was, order="sorted").decode()
+    edit(store, "UPDATE record_app SET seq = ?, body = ? WHERE id = ?", seq, body, name)
+
+
+def test_a_record_put_back_to_what_it_once_was_is_refused(store, signer, history):
+    roll_back(store, "a", 0, app("a"))
+    assert store.get(App, "a") == app("a")  # the control: row, history and entry agree
+    with pytest.raises(IntegrityError, match="not what the ledger says"):
+        anchored(store, store, app("a"), signer.public_key)
+
+
+def test_a_rewritten_later_entry_does_not_help_the_forger(store, signer, history):
+    entry = store.touching("app", "a")[-1]
+    roll_back(store, "a", 0, app("a"))
+    forged = entry_body(msgspec.structs.replace(entry, touched=()))
+    edit(store, "UPDATE entries SET body = ? WHERE seq = ?", forged, entry.seq)
+    with pytest.raises(IntegrityError, match="not those that were signed"):
+        anchored(store, store, app("a"), signer.public_key)
+
+
+def test_anchors_keep_up_with_the_ledger_reading_each_entry_once(store, sequencer, signer, history):
+    class Counting:
+        """Counts the leaves that are read."""
+
+        num_read = 0
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def leaf_bytes(self, start, stop):
+            self.num_read += stop - start
+            return store.leaf_bytes(start, stop)
+
+    counting = Counting()
+    anchors = Anchors(store, counting, signer.public_key)
+    assert anchors.holds(store.get(App, "a"))
+    assert not anchors.holds(store.get(App, "f"))
+    assert counting.num_read == 7
+    sequencer.flush()
+    assert anchors.holds(store.get(App, "f"))
+    anchors.require(store.get(App, "c"))
+    assert counting.num_read == 9
+    with pytest.raises(IntegrityError):
+        anchors.holds(app("c"))
+
+
+def test_a_long_ledger_is_read_in_parts(store, signer, history, monkeypatch):
+    monkeypatch.setattr("datahall.ledger.anchor._BATCH", 3)
+    assert anchored(store, store, app("d"), signer.public_key)
+    assert anchored(store, store, store.get(App, "e"), signer.public_key)
+
+
+def test_a_ledger_rolled_back_between_two_questions_is_told(store, signer, history):
+    anchors = Anchors(store, store, signer.public_key)
+    assert anchors.holds(app("d"))
+    edit(store, "DELETE FROM checkpoints WHERE size = 7")
+    with pytest.raises(IntegrityError, match="rolled back"):
+        anchors.holds(app("d"))
+    edit(store, "DELETE FROM checkpoints")
+    with pytest.raises(IntegrityError, match="rolled back"):
+        anchors.holds(app("d"))
+
+
+def test_what_a_refused_ledger_said_is_not_remembered(store, sequencer, signer, history):
+    anchors = Anchors(store, store, signer.public_key)
+    assert anchors.holds(app("d"))
+    sequencer.flush()
+    (body,) = store.leaf_bytes(7, 8)
+    edit(store, "UPDATE entries SET body = ? WHERE seq = 7", body.replace(b"tester", b"forger"))
+    with pytest.raises(IntegrityError, match="rewritten"):
+        anchors.holds(store.get(App, "d"))
+    edit(store, "UPDATE entries SET body = ? WHERE seq = 7", body)
+    assert anchors.holds(app("d"))

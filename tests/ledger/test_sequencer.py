@@ -206,3 +206,24 @@ def test_the_thread_outlives_a_failed_round(store, signer, clock):
     sequencer.stop()
     assert len(witness.notes) == 1
     assert sequencer.problem is None
+
+
+def test_a_stopped_sequencer_can_be_started_again_and_never_holds_the_process(store, signer, clock):
+    published = threading.Event()
+
+    class Telling(ListWitness):
+        def publish(self, origin, note):
+            super().publish(origin, note)
+            published.set()
+
+    sequencer = Sequencer(store, signer, ORIGIN, clock, witness=Telling(), interval_s=0.001)
+    sequencer.start()
+    sequencer.stop()
+    sequencer.start()
+    try:
+        (thread,) = [thread for thread in threading.enumerate() if thread.name == "sequencer"]
+        assert thread.daemon
+        declare(store, app())
+        assert published.wait(10)
+    finally:
+        sequencer.stop()

@@ -67,14 +67,22 @@ def append(size: int, leaves: Sequence[bytes], read: Read) -> tuple[dict[Place, 
     frontier = read(peaks(0, size))
     added: dict[Place, bytes] = {}
     for index, leaf in enumerate(leaves, start=size):
-        value, level, position = leaf, 0, index
-        added[level, position] = value
-        while position & 1:  # a right child completes its parent
-            value = node_hash(frontier.pop(), value)
-            level, position = level + 1, position >> 1
-            added[level, position] = value
-        frontier.append(value)
+        for level, value in enumerate(push(frontier, index, leaf)):
+            added[level, index >> level] = value
     return added, fold(frontier)
+
+
+def push(frontier: list[bytes], index: int, leaf: bytes) -> list[bytes]:
+    """Put the leaf (hash) at `index` behind the complete subtrees in `frontier`, largest first, in place.
+
+    Returns the complete subtrees that now end at this leaf, from level 0 upwards.
+    """
+    made = [leaf]
+    while index & 1:  # a right child completes its parent
+        made.append(node_hash(frontier.pop(), made[-1]))
+        index >>= 1
+    frontier.append(made[-1])
+    return made
 
 
 def inclusion_proof(index: int, size: int, read: Read) -> list[bytes]:
