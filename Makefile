@@ -55,6 +55,8 @@ clean: ## remove .venv and every cache (halls stay)
 	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 preflight:
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "missing: Python 3.11 or newer"; echo "   mend: sudo apt-get install python3 python3-venv"; exit 1; } >&2
 	@$(PYTHON) tools/preflight.py
 
 run-env: preflight

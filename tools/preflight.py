@@ -9,7 +9,7 @@ import sys
 from typing import List, Optional, Tuple
 
 NEEDED_PYTHON = (3, 11)
-NEEDED_DISK_MB = 3000
+NEEDED_DISK_MB = 2000
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 Lack = Tuple[str, str]
