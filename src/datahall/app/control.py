@@ -159,7 +159,14 @@ class Control:
 
     def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
         """Issue an API key; only its hash is kept."""
-        text, key = issue_key(name=name, scopes=scopes, team=team, days=days, clock=self._hall.clock)
+        text, key = issue_key(
+            name=name,
+            principal=name,
+            team=team,
+            scopes=scopes,
+            clock=self._hall.clock,
+            lifetime_s=None if days is None else days * 86_400,
+        )
         body = {"key": key.id, "name": name, "scopes": list(scopes)}
         self._hall.catalogue.act(Act(kind="key.issued", actor="owner", body=body, changes=(Change(new=key),)))
         return NewKey(key=text, status=self._key_status(key))

@@ -14,10 +14,11 @@ from datahall.core.ports.clock import Clock
 from datahall.core.errors import DatahallError, NotFoundError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue, Launcher, Process
-from datahall.core.records import Act, ApiKey, Bundle, Change, Deployment, EntryKind, Replica, RouteTable, Version
+from datahall.core.records import Act, ApiKey, Bundle, Change, Deployment, EntryKind, KeyGrant, Replica, RouteTable, Version
 from datahall.deploy.admission import Admission
-from datahall.deploy.table import TABLE_ID, key_grants, next_table, routed_by
+from datahall.deploy.table import TABLE_ID, next_table, routed_by
 from datahall.policy import rollout
+from datahall.security.access import key_grants
 
 TICK_S = 0.1
 Publish = Callable[[RouteTable], None]
@@ -133,11 +134,11 @@ class Reconciler:
             threading.Thread(target=self._drain, args=(replica_id,), daemon=True).start()
         table = self._table()
         routes = routed_by(table) if decision.routes is None else decision.routes
-        keys = key_grants(self._catalogue.find(ApiKey))
+        keys = key_grants(self._catalogue.find(ApiKey), self._clock.now_ns())
         if decision.routes is not None or keys != (table.keys if table else {}):
             self._route(table, routes, keys)
 
-    def _route(self, table: RouteTable | None, routes: Iterable[rollout.Routed], keys: dict) -> None:  # type: ignore[type-arg]
+    def _route(self, table: RouteTable | None, routes: Iterable[rollout.Routed], keys: dict[str, KeyGrant]) -> None:
         deployments, bundles = {}, {}
         for line in routes:
             deployment = self._catalogue.get(Deployment, line.deployment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from datahall.core.records import ApiKey, Bundle, Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable
+from datahall.core.records import Bundle, Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable
 from datahall.policy.rollout import Routed
 
 TABLE_ID = "current"
@@ -38,21 +38,6 @@ def next_table(
         keys=dict(sorted(keys.items())),
         published_at_ns=now_ns,
     )
-
-
-def key_grants(keys: Iterable[ApiKey]) -> dict[str, KeyGrant]:
-    """Return what gateways need to know of the keys that hold: a revoked one is not there at all."""
-    return {
-        key.sha256: KeyGrant(
-            key_id=key.id,
-            principal=key.principal,
-            team=key.team,
-            scopes=key.scopes,
-            expires_at_ns=key.expires_at_ns,
-        )
-        for key in keys
-        if key.revoked_at_ns is None
-    }
 
 
 def _route(

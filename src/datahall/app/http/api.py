@@ -14,10 +14,11 @@ from fastapi.responses import StreamingResponse
 
 from datahall.app.control import Control
 from datahall.app.events import Broke, Event
-from datahall.app.http.guard import answer, body_of, install_errors, key_of, permission, require
+from datahall.app.http.guard import answer, body_of, install_errors, key_of, permission
 from datahall.app.jobs import Cancel
 from datahall.core.errors import DatahallError, SpecError
 from datahall.core.ports import Catalogue, Clock
+from datahall.security.access import authorize
 
 
 class FileBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -99,8 +100,7 @@ def _add(app: FastAPI, method: str, path: str, function: Any, catalogue: Catalog
 
     async def guarded(request: Request) -> Response:
         if needed != "public":
-            key = await asyncio.to_thread(key_of, request, catalogue, clock)
-            require(key, needed)
+            authorize(await asyncio.to_thread(key_of, request, catalogue, clock.now_ns()), needed)
         response: Response = await function(request)
         return response
 

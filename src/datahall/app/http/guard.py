@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from datahall.core.errors import DatahallError, DeniedError, SpecError, UnauthenticatedError, UserError
-from datahall.core.ports import Catalogue, Clock
-from datahall.core.records import ApiKey
-from datahall.security.access import allows, hash_key
+from datahall.core.errors import DatahallError, SpecError, UserError
+from datahall.core.ports import Catalogue
+from datahall.core.records import ApiKey, KeyGrant
+from datahall.security.access import authenticate, hash_key, key_grants
 
 MAX_BODY_BYTES = 1 << 20
 T = TypeVar("T")
-Guard = Callable[[Request], ApiKey]
 
 
 def permission(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -29,27 +28,17 @@ def permission(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return declare
 
 
-def key_of(request: Request, catalogue: Catalogue, clock: Clock) -> ApiKey:
-    """Return the key that a request carries.
+def key_of(request: Request, catalogue: Catalogue, now_ns: int) -> KeyGrant:
+    """Return what the key that a request carries may do.
 
-    Raises UnauthenticatedError for none, an unknown, a revoked or an expired one: all in the same words.
+    Raises UnauthenticatedError for none, an unknown, a revoked or an expired one.
     """
     text = request.headers.get("x-api-key", "")
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         text = token.strip()
     found = catalogue.find(ApiKey, sha256=hash_key(text)) if text else []
-    now = clock.now_ns()
-    good = [k for k in found if k.revoked_at_ns is None and (k.expires_at_ns is None or k.expires_at_ns > now)]
-    if not good:
-        raise UnauthenticatedError("this needs an API key", hint="send it as: Authorization: Bearer dh_...")
-    return good[0]
-
-
-def require(key: ApiKey, needed: str, app: str | None = None) -> None:
-    """Return only if the key carries the permission. Raises DeniedError."""
-    if not allows(key.scopes, needed, app):
-        raise DeniedError(f"this key may not: {needed}", hint="ask the owner for a key with that scope")
+    return authenticate(text, key_grants(found, now_ns), now_ns)
 
 
 async def body_of(request: Request, kind: type[T]) -> T:
@@ -82,5 +71,3 @@ def install_errors(app: FastAPI) -> None:
         headers = {"Retry-After": "1"} if error.http_status == 503 else None
         return JSONResponse(body, status_code=error.http_status, headers=headers)
 
-
-Handler = Callable[[Request], Awaitable[Response]]

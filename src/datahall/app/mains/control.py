@@ -1,0 +1,104 @@
+"""The control process: holds the hall, answers its API, and keeps its replicas and routes as they should be."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from datahall.app.control import Control
+from datahall.app.http.api import make_api
+from datahall.app.lifeline import hold
+from datahall.app.owner import ensure_owner
+from datahall.app.reconciler import Reconciler
+from datahall.app.supervisor import GATEWAY, ControlOrder
+from datahall.app.wiring import Hall, open_hall
+from datahall.core.errors import DatahallError
+from datahall.core.hall import HallPaths
+from datahall.core.ports import Clock
+from datahall.serve.table import publish_routes
+
+SEAL_SECONDS = 1.0
+
+
+def main() -> int:
+    """Hold the hall until told to stop."""
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=ControlOrder)
+    hold(order.lifeline)
+    paths = HallPaths(Path(order.hall))
+    try:
+        with open_hall(paths, lifeline=order.lifeline) as hall:
+            return _serve(hall)
+    except DatahallError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def _serve(hall: Hall) -> int:
+    ensure_owner(hall.catalogue, hall.keys, hall.clock)
+    control = Control(hall)
+    control.recover()
+    reconciler = Reconciler(
+        hall.catalogue,
+        hall.admission,
+        hall.replicas,
+        hall.launcher,
+        hall.clock,
+        publish=partial(publish_routes, hall.paths.routes, signer=hall.keys.signer),
+        acknowledged=partial(acknowledged, hall.paths.runtime(), hall.clock),
+    )
+    reconciler.start()
+    ending = threading.Event()
+    sealer = threading.Thread(target=_seal, args=(control, ending), name="sealer", daemon=True)
+    sealer.start()
+    try:
+        _listen(hall.paths, make_api(control, hall.catalogue, hall.clock))
+    finally:
+        ending.set()
+        sealer.join()
+        reconciler.stop()
+        control.seal()
+    return 0
+
+
+def acknowledged(runtime: Path, clock: Clock) -> int:
+    """Return the lowest route revision that the living gateways follow; a gateway that is gone follows none."""
+    del clock
+    try:
+        state = msgspec.json.decode((runtime / f"gateway-{GATEWAY}.json").read_bytes())
+    except (FileNotFoundError, msgspec.DecodeError):
+        return 0
+    return int(state["revision"])
+
+
+def _seal(control: Control, ending: threading.Event) -> None:
+    while not ending.wait(SEAL_SECONDS):
+        try:
+            control.seal()
+        except DatahallError as error:
+            control.problems = [str(error)]
+        else:
+            control.problems = []
+
+
+def _listen(paths: HallPaths, api: Callable[..., object]) -> None:
+    address = paths.control_socket()
+    address.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(address))
+    address.chmod(0o600)
+    server = uvicorn.Server(
+        uvicorn.Config(api, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="off")
+    )
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        address.unlink(missing_ok=True)
