@@ -51,8 +51,10 @@ def default_candidates(kinds: Kinds, *, task: Task) -> dict[str, Any]:
     """Return the candidates of an application that names none."""
     done: dict[str, Any] = {}
     for model in kinds.models.names:
+        if not _fits(kinds, model, task):
+            continue
         config = kinds.models.load(model)
-        default = config.default(task) if task in config.TASKS else None
+        default = config.default(task)
         if default is None:
             continue
         settings = {key: value for key, value in default.items() if key not in COMMON}
@@ -87,5 +89,5 @@ def _config(
 def _fits(kinds: Kinds, model: str, task: Task) -> bool:
     try:
         return task in kinds.models.load(model).TASKS
-    except UserError:  # an extra that is not installed is no suggestion
+    except UserError:  # an extra that is not installed is neither default nor suggestion
         return False

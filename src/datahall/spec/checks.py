@@ -50,12 +50,14 @@ def _no_column(tree: Tree, path: KeyPath, name: str, columns: tuple[str, ...], *
 
 
 def _sources(tree: Tree) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
+    seen: set[str] = set()
     for path, source in tree.items("data", "sources"):
-        name = source["path"] if isinstance(source, dict) else source
+        name = source if isinstance(source, str) else tree.get(*path, "path")
+        if name is None:
+            continue
         if name in seen:
             yield tree.problem(path, f"names {quote(name)} a second time", expected="each file once")
-        seen[name] = 1
+        seen.add(name)
 
 
 def _roles(tree: Tree) -> Iterator[Problem]:
@@ -67,11 +69,12 @@ def _roles(tree: Tree) -> Iterator[Problem]:
     places += [*tree.items("data", "sensitive"), *tree.items("data", "ignore")]
     for path, column in places:
         role = f"data.{path[1]}"
-        first = roles.setdefault(column, role)
-        if len(path) == 3 and first == role and column in [value for before, value in places if before < path]:
+        first = roles.get(column)
+        if first == role:
             yield tree.problem(path, f"names {quote(column)} a second time", expected="each column once")
-        elif first != role:
+        elif first is not None:
             yield tree.problem(path, f"{quote(column)} already is {first}", expected="another column")
+        roles.setdefault(column, role)
 
 
 def _contracts(tree: Tree) -> Iterator[Problem]:

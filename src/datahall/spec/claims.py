@@ -105,7 +105,7 @@ class _Claim:
         metric = self._metric(self.task)
         base = None if metric is None else self._bound(metric, self.task)
         columns = self._columns(settings)
-        if base is None or len(self.tree.problems) > before:
+        if base is None or len(self.tree.problems) > before or any(self._is_bad(key) for key in COMMON):
             return []
         return [self._one(base, settings, column) for column in columns]
 
@@ -120,7 +120,7 @@ class _Claim:
         if metric is None:
             return self.config.DEFAULT_METRIC[task]
         fitting = [name for name in self.config.METRICS if task in self.config.METRIC_TASKS.get(name, (task,))]
-        if self.tree.is_bad((*self.at, "metric")):
+        if self._is_bad("metric"):
             return None
         if metric in fitting:
             return cast("str", metric)
@@ -133,6 +133,8 @@ class _Claim:
         direction = self.config.METRICS[metric]
         other = "at_most" if direction == "at_least" else "at_least"
         claim = {key: self.given[key] for key in COMMON if self.given.get(key) is not None} | {"metric": metric}
+        if self._is_bad(direction) or self._is_bad(other):
+            return None
         if claim.get(other) is not None:
             if claim.get(direction) is not None:
                 self._problem(other, f"stands beside {direction}", "one bound")
@@ -148,11 +150,9 @@ class _Claim:
                 )
                 return None
             return {"reason": default["reason"], direction: default[direction], **claim}
-        if self.tree.is_bad((*self.at, direction)):
-            return None
         if not low <= claim[direction] <= high:
             self._problem(direction, f"is {claim[direction]:g}, which {metric} never is", f"{low:g} to {high:g}")
-        if "reason" not in claim:
+        if "reason" not in claim and not self._is_bad("reason"):
             self._problem("reason", "is missing", f"why {metric} should be {direction.replace('_', ' ')} that")
         return claim
 
@@ -165,7 +165,7 @@ class _Claim:
             if not self.sensitive and not self.tree.is_bad(("data", "sensitive")):
                 self._problem("kind", "needs a sensitive column", "data.sensitive to name one")
             return self.sensitive
-        if column not in self.sensitive and not self.tree.is_bad((*self.at, "column")):
+        if column not in self.sensitive and not self._is_bad("column"):
             self._problem(
                 "column",
                 f"{quote(column)} is not among data.sensitive",
@@ -185,6 +185,9 @@ class _Claim:
         full = plain(self.config.model_validate(settings))
         claim = ClaimSection.model_validate({**base, "name": "/".join(parts), "settings": full})
         return plain(claim)
+
+    def _is_bad(self, key: str) -> bool:
+        return self.tree.is_bad((*self.at, key))
 
     def _problem(self, key: str, what: str, expected: str, near: str = "") -> None:
         path = (*self.at, key) if key else self.at

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic.fields import FieldInfo
 
+from datahall.core.errors import UserError
+from datahall.core.registry import Registry
 from datahall.spec.fields import section_in, type_text
 from datahall.spec.kinds import Kinds, Section
 from datahall.spec.schema import AppSpec
+
+S = TypeVar("S", bound=Section)
 
 _PLACE = {"list": "[]", "map": ".<name>"}
 
@@ -26,15 +30,23 @@ class KeyDoc(NamedTuple):
 def describe(kinds: Kinds | None = None) -> Iterator[KeyDoc]:
     """Yield every key in the order of the schema; with `kinds`, then those of each model and each claim.
 
-    Keys of kinds read `train.candidates.<name>.depth (model: forest)` and `evaluate.claims[].floor (kind: accuracy)`.
+    Kinds whose extra is not installed are passed over. Keys of kinds read `train.candidates.<name>.depth (model: forest)` and `evaluate.claims[].floor (kind: accuracy)`.
     """
     yield from _keys(AppSpec, "")
     if kinds is None:
         return
-    for name in kinds.models.names:
-        yield from _keys(kinds.models.load(name), "train.candidates.<name>.", f" (model: {name})")
-    for name in kinds.claims.names:
-        yield from _keys(kinds.claims.load(name), "evaluate.claims[].", f" (kind: {name})")
+    for name, model in _installed(kinds.models):
+        yield from _keys(model, "train.candidates.<name>.", f" (model: {name})")
+    for name, claim in _installed(kinds.claims):
+        yield from _keys(claim, "evaluate.claims[].", f" (kind: {name})")
+
+
+def _installed(registry: Registry[type[S]]) -> Iterator[tuple[str, type[S]]]:
+    for name in registry.names:
+        try:
+            yield name, registry.load(name)
+        except UserError:  # an extra that is not installed has no keys to show
+            continue
 
 
 def _keys(section: type[Section], at: str, suffix: str = "") -> Iterator[KeyDoc]:

@@ -24,13 +24,18 @@ def read_text(path: Path, name: str) -> str:
         raise _refused(name, "there is no such file", "a path; `datahall new DIR` makes one") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _refused(name, f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise _refused(name, "is a directory", "the file in it, such as app.yaml")
         if not stat.S_ISREG(mode):
             raise _refused(name, "is not a regular file")
-        data = file.read(SIZE_LIMIT_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(SIZE_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise _refused(name, f"cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
     return decode(data, name)
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from datahall.core.canonical import digest_of
@@ -42,6 +42,13 @@ def _named(name: str) -> str:
             "datahall", "is not a name", {"expected": "a lower-case letter, then letters, digits, - or _, 63 at most"}
         )
     return name
+
+
+def _versioned(value: Any) -> Any:
+    # Python takes true and 1.0 for 1, a reader of the file does not
+    if type(value) is not int or value != HEAD:
+        raise PydanticCustomError("datahall", "is not a version", {"expected": f"{HEAD}"})
+    return value
 
 
 Name = Annotated[str, AfterValidator(_named)]
@@ -229,7 +236,9 @@ class ServeSection(Section):
 class AppSpec(Section):
     """An application as its file describes it, every default filled in."""
 
-    datahall: Literal[1] = Field(description="The version of this file's language.")
+    datahall: Annotated[Literal[1], BeforeValidator(_versioned)] = Field(
+        description="The version of this file's language."
+    )
     name: Name = Field(description="The application's name, part of its address.")
     team: Name = Field(default="main", description="The team that owns it.")
     task: Task = Field(description="What is predicted: one of some classes, or a number.")

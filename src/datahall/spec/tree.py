@@ -250,7 +250,9 @@ class _Builder:
             assert frame.key is not None, "a value follows its key"
             # what stands under a repeated key gets a path that nothing else has
             path = (*frame.path, frame.key, -line) if frame.shadow else (*frame.path, frame.key)
-            place = Place(*frame.key_place, line, column)
+            empty = isinstance(event, ScalarEvent) and not event.value and event.style is None
+            # the parser puts an empty value where the next thing begins, which may be far away
+            place = Place(*frame.key_place, *(frame.key_place if empty else (line, column)))
         self.tree.places[path] = place
         return path
 
@@ -320,4 +322,6 @@ def _text_problem(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    """Return `text` cut where it is long, and with nothing in it that could move a terminal's cursor."""
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

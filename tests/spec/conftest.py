@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pytest
 from pydantic import Field
 
 from datahall.core.records import Task
@@ -21,6 +22,7 @@ class Forest(ModelConfig):
 
     @classmethod
     def default(cls, task: Task) -> dict[str, Any] | None:
+        del task
         return {"trees": 50, "search": {"trials": 5}}
 
 
@@ -30,6 +32,7 @@ class Logistic(ModelConfig):
 
     @classmethod
     def default(cls, task: Task) -> dict[str, Any] | None:
+        del task
         return {}
 
 
@@ -69,10 +72,12 @@ class Fairness(ClaimConfig):
 
     @classmethod
     def bound_limits(cls, metric: str) -> tuple[float, float]:
+        del metric
         return (0, 1)
 
     @classmethod
     def default(cls, task: Task) -> dict[str, Any] | None:
+        del task
         return {"at_most": 0.2, "reason": "four fifths"}
 
 
@@ -86,7 +91,28 @@ def _here(name: str) -> str:
     return f"{__name__}:{name}"
 
 
-KINDS = Kinds(
-    models=Registry("model", {name.lower(): _here(name) for name in ("Forest", "Logistic", "Ridge")}),
-    claims=Registry("claim", {name.lower(): _here(name) for name in ("Accuracy", "Fairness", "Improvement")}),
-)
+@pytest.fixture(scope="session")
+def kinds() -> Kinds:
+    return Kinds(
+        models=Registry(
+            "model",
+            {name.lower(): _here(name) for name in ("Forest", "Logistic", "Ridge")} | {"deep": "no_such_package:Deep"},
+            extras={"deep": "deep"},
+        ),
+        claims=Registry("claim", {name.lower(): _here(name) for name in ("Accuracy", "Fairness", "Improvement")}),
+    )
+
+
+MINIMAL = """\
+datahall: 1
+name: tumours
+task: classification
+data:
+  sources: [tumours.csv]
+  target: diagnosis
+"""
+
+
+@pytest.fixture(scope="session")
+def minimal() -> str:
+    return MINIMAL
