@@ -84,7 +84,7 @@ def test_the_core_needs_only_the_standard_library_and_msgspec():
     assert foreign <= {"numpy"}, "numpy is named in annotations alone; import-linter watches the rest"
 
 
-def test_a_policy_imports_records_statistics_and_arithmetic_only():
+def test_a_policy_imports_records_their_digests_statistics_and_arithmetic_only():
     allowed = re.compile(
         r"__future__|math|msgspec|typing|collections\.abc|datahall\.(core\.records|stats|policy)(\..+)?"
     )
