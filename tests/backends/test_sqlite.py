@@ -8,12 +8,17 @@ import threading
 from contextlib import closing
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datahall.backends.db import engines
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.db.tables import RECORD_TABLES, SCHEMA_VERSION
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError, UserError
 from datahall.core.records import CATALOGUE_RECORDS, Act, App, Change
+from datahall.ledger.sequencer import integrate
+from datahall.ledger.verify import verify_hall
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
 
@@ -209,3 +214,74 @@ def test_odd_paths_work(tmp_path):
     declare(catalogue, app())
     catalogue.close()
     assert (folder / "hall.db").exists()
+
+
+def fill(catalogue, written):
+    for number in range(1000):
+        declare(catalogue, app(f"app-{number}", digest="x" * 1000))
+        written.append(f"app-{number}")
+
+
+def test_a_full_disk_refuses_the_act_and_keeps_what_was_acknowledged(catalogue):
+    def allow(num_pages):
+        with catalogue._writer.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {num_pages}")
+
+    allow(1)  # SQLite takes its present size for the least
+    written = []
+    with pytest.raises(UnavailableError, match="full") as caught:
+        fill(catalogue, written)
+    assert "check free disk space" in caught.value.hint
+    assert [record.id for record in catalogue.find(App)] == written
+    assert len(catalogue.entries()) == len(written)
+    allow(1_000_000)
+    assert declare(catalogue, app("after")).seq == len(written)
+
+
+STEP = st.tuples(st.sampled_from(["create", "replace", "delete", "integrate"]), st.sampled_from("abc"), st.booleans())
+
+
+@given(steps=st.lists(STEP, max_size=25))
+@settings(max_examples=40, deadline=None)
+def test_whatever_happens_the_catalogue_is_what_was_accepted(steps, tmp_path_factory):
+    """Against a dictionary: right and wrong expectations, deletions, integration in between."""
+    catalogue = SqliteCatalogue(tmp_path_factory.mktemp("law") / "hall.db", AutoClock())
+    model, num_accepted = {}, 0
+    for number, (what, name, right) in enumerate(steps):
+        if what == "integrate":
+            integrate_all(catalogue)
+            continue
+        old = None if what == "create" else app(name, digest="wrong") if not right else model.get(name)
+        new = None if what == "delete" else app(name, digest=str(number))
+        if old is None and new is None:
+            continue
+        if old == model.get(name):
+            declare(catalogue, new, old)
+            num_accepted += 1
+            model = {key: value for key, value in model.items() if key != name} | ({name: new} if new else {})
+        else:
+            with pytest.raises(ConflictError):
+                declare(catalogue, new, old)
+    assert catalogue.find(App) == list(model.values())
+    assert [entry.seq for entry in catalogue.entries()] == list(range(num_accepted))
+    integrate_all(catalogue)
+    assert catalogue.pending(1) == []
+    catalogue.close()
+    assert verify_hall(catalogue.path, Unlocked.public_key).problems == []
+
+
+class Unlocked:
+    """Signs with a key that everybody knows."""
+
+    _key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    public_key = _key.public_key().public_bytes_raw()
+    key_id = ""
+
+    @classmethod
+    def sign(cls, message):
+        return cls._key.sign(message)
+
+
+def integrate_all(catalogue):
+    while integrate(catalogue, Unlocked(), "hall", limit=2):
+        pass

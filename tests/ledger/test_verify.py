@@ -422,3 +422,19 @@ def test_the_check_writes_nothing(store, signer, history):
 
 def test_a_key_reads_back_from_pem(pem, signer):
     assert read_key(pem.read_bytes()) == signer.public_key
+
+
+@pytest.mark.parametrize(
+    ("statement", "where"),
+    [
+        ("CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM record_app; END", "trigger t"),
+        ("CREATE VIEW v AS SELECT * FROM entries", "view v"),
+        ('CREATE TABLE "record_x"" WHERE 0 --" (id, seq, body)', None),
+    ],
+)
+def test_a_schema_with_something_added_is_seen_through(database, signer, held, statement, where):
+    database.execute(statement)
+    if where is None:
+        database.execute('INSERT INTO "record_x"" WHERE 0 --" VALUES (1, 2, 3)')
+        where = 'x" WHERE 0 -- 1'
+    assert places(verify_connection(database, signer.public_key, held)) == {where}

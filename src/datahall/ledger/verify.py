@@ -114,6 +114,7 @@ def verify_connection(connection: sqlite3.Connection, public_key_raw: bytes, hel
         _check_root(head.size, head.root, roots, f"held checkpoint {head.size}", report)
     report.size = newest.size if newest else 0
     report.witnessed_size = max((head.size for head in held), default=0)
+    _check_schema(connection, report)
     _check_records(connection, entries.digests, report)
     _check_index(connection, entries.touches, report)
     return report
@@ -295,6 +296,12 @@ def _check_root(size: int, root: bytes, roots: dict[int, bytes], where: str, rep
         report.add("its root is not that of the entries: one of them was changed", where)
 
 
+def _check_schema(connection: sqlite3.Connection, report: Report) -> None:
+    """Note what could show one thing to this check and another to the hall, or write behind an act's back."""
+    for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')"):
+        report.add("it is no part of a hall", f"{kind} {name}")
+
+
 def _check_records(
     connection: sqlite3.Connection, digests: dict[tuple[str, str], tuple[str | None, int]], report: Report
 ) -> None:
@@ -302,7 +309,8 @@ def _check_records(
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     left = {place for place, (digest, _) in digests.items() if digest is not None}
     for kind in sorted(name.removeprefix("record_") for name in tables if name.startswith("record_")):
-        cursor = connection.execute(f'SELECT * FROM "record_{kind}"')  # noqa: S608  (the name comes from the schema)
+        quoted = kind.replace('"', '""')
+        cursor = connection.execute(f'SELECT * FROM "record_{quoted}"')  # noqa: S608  (a table of this file, quoted)
         names = [column[0] for column in cursor.description]
         for values in cursor:
             row = dict(zip(names, values, strict=True))
