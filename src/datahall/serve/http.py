@@ -18,6 +18,7 @@ from datahall.serve.config import GatewayLimits
 from datahall.serve.responses import HttpError, Response, refusal, render
 from datahall.serve.splice import Splice
 
+SLICE_BYTES = 16 << 10
 SMALL_BODY_BYTES = 64 << 10
 """What is read of a refused request's body to keep its connection."""
 
@@ -128,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None
         self._in_head = False
         self._num_head_bytes = 0
-        self._num_unparsed = 0
+        self._num_fed = 0
         self._slots: deque[Slot] = deque()
         self._splice: Splice | None = None
         self._deaf = False
@@ -190,24 +191,34 @@ class Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
         if self._request is None:
             self._since = self._heard_at
+        for start in range(0, len(data), SLICE_BYTES):
+            piece = data[start : start + SLICE_BYTES]
+            self._feed(piece)
+            if self._deaf:
+                return
+            if self._in_head:
+                # The parser tells of a header only when it is whole; one slice may also hold what came before it.
+                self._num_fed += len(piece)
+                if self._num_fed > self._limits.max_head_bytes + SLICE_BYTES:
+                    self._refuse(_head_too_large(self._limits))
+                    return
+        self._balance()
+
+    def _feed(self, data: bytes) -> None:
         try:
-            self._num_unparsed += len(data)
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(refusal(400, "upgrades and tunnels are not offered", "use plain HTTP/1.1"))
-            return
         except httptools.HttpParserError as error:
-            if not self._deaf:
-                cause = error.__context__
-                if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(cause, HttpError):
-                    raise
-                self._refuse(
-                    cause.response if isinstance(cause, HttpError) else refusal(400, f"this is not HTTP/1.1: {error}")
-                )
-            return
-        if self._in_head and self._num_head_bytes + self._num_unparsed > self._limits.max_head_bytes:
-            self._refuse(_head_too_large(self._limits))
-        self._balance()
+            if self._deaf:
+                return
+            cause = error.__context__
+            if isinstance(cause, HttpError):
+                self._refuse(cause.response)
+            elif isinstance(error, httptools.HttpParserCallbackError):
+                raise  # a mistake of ours, which the loop reports
+            else:
+                self._refuse(refusal(400, f"this is not HTTP/1.1: {error}"))
 
     # The parser calls these.
 
@@ -217,7 +228,7 @@ class Connection(asyncio.Protocol):
             return
         self._request = Request()
         self._in_head = True
-        self._num_head_bytes = 0
+        self._num_head_bytes = self._num_fed = 0
         self._since = self._loop.time()
 
     def on_url(self, url: bytes) -> None:
@@ -285,7 +296,6 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The request is whole: answer it."""
         request, self._request = self._request, None
-        self._num_unparsed = 0
         self._since = self._loop.time()
         if request is None or request.plan is None:
             return
@@ -431,7 +441,6 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _count_head(self, num_bytes: int) -> None:
-        self._num_unparsed = 0
         self._num_head_bytes += num_bytes
         if self._num_head_bytes > self._limits.max_head_bytes:
             raise HttpError(_head_too_large(self._limits))
