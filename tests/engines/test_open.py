@@ -112,7 +112,7 @@ def test_a_manifest_that_is_not_the_models_is_refused(packed, table, changes):
 
 
 def test_files_that_are_not_the_engines_are_refused(packed):
-    manifest, contents = unpack(packed)
+    _, contents = unpack(packed)
     (name, model), *_ = contents.items()
     for files in ({}, {"model.pkl": b"\x80\x04."}, {name: bytes(model), "more.bin": b""}, {name: b"\x80\x04."}):
         with pytest.raises(IntegrityError):

@@ -6,6 +6,11 @@ import zipfile
 
 import numpy as np
 import pytest
+import skops.io
+from sklearn.cluster import KMeans
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from datahall.core.canonical import digest_bytes
 from datahall.core.errors import IntegrityError
@@ -21,10 +26,6 @@ PICKLES = [
 
 @pytest.fixture(scope="module")
 def fitted():
-    from sklearn.linear_model import Ridge
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import StandardScaler
-
     rows = np.arange(12.0).reshape(6, 2)
     return Pipeline([("scale", StandardScaler()), ("model", Ridge())]).fit(rows, rows[:, 0])
 
@@ -56,8 +57,6 @@ def test_dumping_a_loaded_model_gives_the_same_bytes(fitted):
 
 
 def test_control_skops_itself_gives_other_bytes_for_an_equal_model(fitted):
-    import skops.io
-
     assert skops.io.dumps(load_model(dump_model(fitted))) != skops.io.dumps(fitted)
 
 
@@ -103,9 +102,6 @@ def test_pickles_and_whatever_is_no_skops_file_are_refused(raw):
 
 
 def test_types_beyond_our_list_are_refused_even_where_skops_trusts_them():
-    import skops.io
-    from sklearn.cluster import KMeans
-
     raw = skops.io.dumps(KMeans())
     assert skops.io.get_untrusted_types(data=raw) == []
     with pytest.raises(IntegrityError, match=r"KMeans.*not allowed"):
@@ -137,7 +133,7 @@ def _set(path, **fields):
 )
 def test_a_schema_that_names_anything_else_is_refused(fitted, change):
     raw = dump_model(fitted)
-    assert load_model(edited(raw, lambda schema: None)) is not None
+    assert load_model(edited(raw, dict.copy)) is not None
     with pytest.raises(IntegrityError):
         load_model(edited(raw, change))
 

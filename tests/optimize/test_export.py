@@ -38,7 +38,7 @@ def hostile_rows(columns, num_rows=400):
         if array.dtype == object:
             drawn[:50] = None
             drawn[50:100] = "never seen"
-        elif name not in {"member"}:
+        elif name != "member":
             drawn = drawn * random.choice([1, 1, 1 + 1e-7, 1 - 1e-7, 1.5, -3], num_rows)
             drawn[:40] = np.nan
             drawn[40:60] = 1e6

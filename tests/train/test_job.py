@@ -91,7 +91,7 @@ def test_progress_goes_from_trials_to_seeds(blobs, table):
 )
 def test_requests_that_make_no_sense_are_refused(blobs, table, changes, error, said):
     with pytest.raises(error) as caught:
-        run(train_request(table, "logistic", **changes), blobs, no_report)
+        run(msgspec.structs.replace(train_request(table, "logistic"), **changes), blobs, no_report)
     assert said in str(caught.value)
 
 

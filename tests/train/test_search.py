@@ -72,7 +72,6 @@ def test_the_first_trial_is_the_settings_as_they_stand():
 def test_what_a_person_chose_stays():
     assert "num_rounds" not in open_space(boosting())
     found, _ = run(problem(boosting(learning_rate=0.2)), trials=6)
-    assert {trial.params.keys() & {"num_rounds", "learning_rate"} for trial in found.trials if False} == set()
     assert all(trial.params.keys().isdisjoint({"num_rounds", "learning_rate"}) for trial in found.trials)
     assert (found.config.num_rounds, found.config.learning_rate) == (8, 0.2)
 
@@ -111,6 +110,10 @@ class Fragile(TrainableConfig):
         return super().fit(estimator, features, target)
 
 
+class Weak(Fragile):
+    power: float = 0.5
+
+
 def test_a_trial_that_fails_ends_itself_only():
     found, _ = run(problem(Fragile()), trials=8)
     failed = [trial for trial in found.trials if trial.state == "failed"]
@@ -121,8 +124,8 @@ def test_a_trial_that_fails_ends_itself_only():
 
 
 def test_a_search_of_failures_only_is_refused_with_the_reason():
-    with pytest.raises(UserError, match="every trial of the search failed; the last: .*too weak"):
-        run(problem(Fragile(power=0.0, columns=["a"])), trials=1)
+    with pytest.raises(UserError, match=r"every trial of the search failed; the last: .*too weak"):
+        run(problem(Weak()), trials=1)
 
 
 @pytest.mark.parametrize("name", ["forest", "logistic", "mlp"])
