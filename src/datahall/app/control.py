@@ -243,5 +243,3 @@ def _replica_line(replica: Replica) -> dict[str, Any]:
         "isolation": replica.isolation,
         "since": iso(replica.started_at_ns),
     }
-
-

@@ -9,6 +9,8 @@ from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
+import msgspec
+
 import datahall
 from datahall.core.canonical import digest_bytes, digest_of
 from datahall.core.records import Environment
@@ -22,14 +24,15 @@ def current_environment() -> Environment:
         for dist in distributions()
         if dist.metadata["Name"] and dist.metadata["Name"].lower() != "datahall"
     }
-    facts = {
-        "python": platform.python_version(),
-        "platform": f"{sys.platform}-{platform.machine()}",
-        "packages": dict(sorted(packages.items())),
-        "datahall_digest": source_digest(),
-        "node_class": node_class(),
-    }
-    return Environment(id=f"env_{digest_of(facts)[:32]}", **facts)
+    unnamed = Environment(
+        id="",
+        python=platform.python_version(),
+        platform=f"{sys.platform}-{platform.machine()}",
+        packages=dict(sorted(packages.items())),
+        datahall_digest=source_digest(),
+        node_class=node_class(),
+    )
+    return msgspec.structs.replace(unnamed, id=f"env_{digest_of(unnamed)[:32]}")
 
 
 def lock_digest(environment: Environment) -> str:

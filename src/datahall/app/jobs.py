@@ -12,10 +12,10 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from datahall.core import errors
-from datahall.core.ports.clock import Clock
 from datahall.core.ids import new_id
 from datahall.core.jobs import Failure, Report
 from datahall.core.ports import BlobStore, Launcher, Limits, ProcessSpec
+from datahall.core.ports.clock import Clock
 from datahall.core.records import Grant
 
 Result = TypeVar("Result")

@@ -12,8 +12,6 @@ def ensure_owner(catalogue: Catalogue, keys: KeyRing, clock: Clock) -> None:
     """Write the hall's first entry and register the owner's key, unless that was done before."""
     if catalogue.find(ApiKey, sha256=keys.owner_key_hash):
         return
-    _, key = issue_key(
-        name=OWNER, principal=OWNER, team="main", scopes=("admin",), clock=clock, text=keys.owner_key_text
-    )
+    _, key = issue_key(name=OWNER, principal=OWNER, team="main", scopes=("admin",), clock=clock, text=keys.owner_key)
     body = {"owner_key": key.id, "public_key": keys.signer.public_key.hex()}
     catalogue.act(Act(kind="hall.created", actor=OWNER, body=body, changes=(Change(new=key),)))

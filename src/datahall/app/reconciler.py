@@ -10,11 +10,22 @@ import msgspec
 from datahall.app.environment import node_class
 from datahall.app.processes import started_at
 from datahall.app.replicas import Replicas, wait_ready
-from datahall.core.ports.clock import Clock
 from datahall.core.errors import DatahallError, NotFoundError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue, Launcher, Process
-from datahall.core.records import Act, ApiKey, Bundle, Change, Deployment, EntryKind, KeyGrant, Replica, RouteTable, Version
+from datahall.core.ports.clock import Clock
+from datahall.core.records import (
+    Act,
+    ApiKey,
+    Bundle,
+    Change,
+    Deployment,
+    EntryKind,
+    KeyGrant,
+    Replica,
+    RouteTable,
+    Version,
+)
 from datahall.deploy.admission import Admission
 from datahall.deploy.table import TABLE_ID, next_table, routed_by
 from datahall.policy import rollout
@@ -81,7 +92,10 @@ class Reconciler:
         """Do one round: load what is, ask the policy, apply what it says."""
         with self._lock:
             ended = self._reap()
-            for event in (*(rollout.ReplicaEnded(deployment=id) for id in ended), rollout.Tick()):
+            events: list[rollout.ReplicaEnded | rollout.Tick] = [
+                rollout.ReplicaEnded(deployment=lost) for lost in ended
+            ]
+            for event in (*events, rollout.Tick()):
                 view = self._view()
                 self._state, decision, _ = rollout.decide(self._state, view, event, self._clock.now_ns(), 0.0)
             self._apply(decision)

@@ -44,7 +44,9 @@ class RemoteControl:
         body = {"file": str(file.absolute())}
         with (
             _words(),
-            self._client.stream("POST", "/api/v1/runs", json=body, timeout=httpx.Timeout(_LONGEST_S, read=None)) as said,
+            self._client.stream(
+                "POST", "/api/v1/runs", json=body, timeout=httpx.Timeout(_LONGEST_S, read=None)
+            ) as said,
         ):
             if said.status_code != 200:
                 said.read()
@@ -80,7 +82,7 @@ class RemoteControl:
         """Make a key worthless, now."""
         return self._ask("DELETE", f"/api/v1/keys/{key_id}", KeyStatus)
 
-    def _ask(self, method: str, path: str, kind: Any, body: dict[str, Any] | None = None) -> Any:
+    def _ask(self, method: str, path: str, kind: type[T], body: dict[str, Any] | None = None) -> T:
         with _words():
             said = self._client.request(method, path, json=body)
         if said.status_code >= 400:

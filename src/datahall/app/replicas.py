@@ -54,4 +54,3 @@ def wait_ready(process: Process) -> None:
         if message.progress is not None and message.progress.done >= message.progress.total:
             return
     raise UnavailableError("the replica ended before it answered", hint="its log tells why: datahall logs")
-

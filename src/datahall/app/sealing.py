@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datahall.core.ports.clock import Clock
 from datahall.core.errors import NotFoundError
 from datahall.core.ports import Catalogue
+from datahall.core.ports.clock import Clock
 from datahall.core.records import Act, Answer, AnswerSegment, Change
 from datahall.ledger import tree
 from datahall.serve.segments import SEALED, first_sequence, locate, segment_files, segment_leaves

@@ -41,14 +41,16 @@ def read_state(paths: HallPaths) -> SupervisorState | None:
     return state if alive else None
 
 
-def start_detached(paths: HallPaths, clock: Clock, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> SupervisorState:
+def start_detached(
+    paths: HallPaths, clock: Clock, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT
+) -> SupervisorState:
     """Start the hall in the background and return once its gateway takes requests.
 
     Raises UnavailableError, with the end of its log, where it ends before that.
     """
     log_path = paths.logs / "supervisor.log"
     with log_path.open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+        process = subprocess.Popen(
             [sys.executable, "-m", "datahall.app.mains", "supervisor"],
             stdin=subprocess.PIPE,
             stdout=log,
@@ -61,20 +63,22 @@ def start_detached(paths: HallPaths, clock: Clock, *, host: str = "127.0.0.1", p
     try:
         process.stdin.write(order)
         process.stdin.close()
-        deadline = clock.monotonic_ns() + int(START_SECONDS * 1e9)
-        while clock.monotonic_ns() < deadline:
-            state = read_state(paths)
-            if state is not None and state.pid == process.pid:
-                return state
-            if process.poll() is not None:
-                raise UnavailableError("the hall did not start", where=str(log_path), hint=_tail(log_path))
-            clock.sleep(_POLL_S)
+        return _await_state(paths, process, log_path, clock)
     except BaseException:  # a Ctrl-C while it starts must not leave half a hall behind
         process.terminate()
         process.wait()
         raise
-    process.terminate()
-    process.wait()
+
+
+def _await_state(paths: HallPaths, process: subprocess.Popen[bytes], log_path: Path, clock: Clock) -> SupervisorState:
+    deadline = clock.monotonic_ns() + int(START_SECONDS * 1e9)
+    while clock.monotonic_ns() < deadline:
+        state = read_state(paths)
+        if state is not None and state.pid == process.pid:
+            return state
+        if process.poll() is not None:
+            raise UnavailableError("the hall did not start", where=str(log_path), hint=_tail(log_path))
+        clock.sleep(_POLL_S)
     raise UnavailableError(f"the hall did not start within {START_SECONDS:.0f} s", where=str(log_path))
 
 

@@ -33,6 +33,7 @@ from datahall.ledger.tree import consistency_proof
 from datahall.registry.exhibits import Anchored
 from datahall.security.keys import KeyRing
 
+
 @dataclass(frozen=True, kw_only=True)
 class Hall:
     """An open hall: the one process that holds its lock has one of these."""
@@ -78,9 +79,7 @@ def open_hall(paths: HallPaths, clock: Clock | None = None) -> Iterator[Hall]:
                 catalogue.close()
 
 
-def _wire(
-    paths: HallPaths, clock: Clock, keys: KeyRing, catalogue: SqliteCatalogue, sequencer: Sequencer
-) -> Hall:
+def _wire(paths: HallPaths, clock: Clock, keys: KeyRing, catalogue: SqliteCatalogue, sequencer: Sequencer) -> Hall:
     blobs = LocalBlobStore(paths.blobs)
     launcher = LocalLauncher(logs=paths.logs, work=paths.work)
     vault = Vault(catalogue, blobs, keys)
@@ -120,4 +119,3 @@ def _anchored(catalogue: SqliteCatalogue, keys: KeyRing) -> Anchored:
             return False
 
     return holds
-

@@ -148,9 +148,8 @@ def _misfits(answer: Answer, records: list[Record]) -> list[str]:
     problems = []
     by_kind = {record.KIND: record for record in records}
     for record in records:
-        if isinstance(record, Replica | Deployment | Version | Verdict | Evidence | Candidate):
-            if record.bundle != answer.bundle:
-                problems.append(f"{record.KIND} {record.id} is about another bundle than the answer")
+        if getattr(record, "bundle", answer.bundle) != answer.bundle:
+            problems.append(f"{record.KIND} {record.id} is about another bundle than the answer")
     replica, deployment = by_kind.get("replica"), by_kind.get("deployment")
     if isinstance(replica, Replica) and replica.deployment != answer.deployment:
         problems.append(f"replica {replica.id} belongs to another deployment")

@@ -35,9 +35,7 @@ VERBS: dict[str, str] = {
 }
 """Verb to its line in the help; the help imports none of their modules."""
 
-_MODULES: Registry[typer.Typer] = Registry(
-    "verb", {verb: f"datahall.app.cli.verbs.{verb}:command" for verb in VERBS}
-)
+_MODULES: Registry[typer.Typer] = Registry("verb", {verb: f"datahall.app.cli.verbs.{verb}:command" for verb in VERBS})
 
 
 class LazyGroup(TyperGroup):
@@ -107,7 +105,7 @@ def _exit_code(arguments: list[str]) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001  click's own usage errors have no common base outside typer
+    except Exception as error:  # click's own usage errors have no common base outside typer
         show = getattr(error, "show", None)
         if show is None:
             raise

@@ -79,7 +79,7 @@ class RichProgress:
 def show_event(event: Event, out: Console) -> None:
     """Print what an event leaves behind for good: a step that ended, a verdict."""
     if isinstance(event, StepEnded):
-        mark = {"ran": "[green]✓[/green]", "reused": "[blue]=[/blue]", "skipped": "[yellow]–[/yellow]"}[event.how]
+        mark = {"ran": "[green]✓[/green]", "reused": "[blue]=[/blue]", "skipped": "[yellow]-[/yellow]"}[event.how]
         took = f" [dim]({duration(event.took_s)})[/dim]" if event.how == "ran" else ""
         summary = event.summary if event.how == "ran" else f"{event.how}{': ' if event.summary else ''}{event.summary}"
         out.print(f"{mark} [bold]{event.name:<20}[/bold] {escape(summary)}{took}")

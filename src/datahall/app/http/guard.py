@@ -70,4 +70,3 @@ def install_errors(app: FastAPI) -> None:
             body["problems"] = [problem.as_dict() for problem in error.problems]
         headers = {"Retry-After": "1"} if error.http_status == 503 else None
         return JSONResponse(body, status_code=error.http_status, headers=headers)
-

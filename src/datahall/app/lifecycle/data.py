@@ -6,8 +6,8 @@ from datahall.app.jobs import Jobs
 from datahall.app.lifecycle.stage import StageCall, StageResult, ensure
 from datahall.app.vault import Vault
 from datahall.core.canonical import digest_of
-from datahall.core.ports.clock import Clock
 from datahall.core.ports import Catalogue
+from datahall.core.ports.clock import Clock
 from datahall.core.records import Holdout, Snapshot, Split
 from datahall.data.contract import DataRequest, DataResult
 

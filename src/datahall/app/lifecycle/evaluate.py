@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 
@@ -13,10 +13,10 @@ from datahall.app.lifecycle.stage import StageCall, StageResult, ensure
 from datahall.app.replicas import Replicas, wait_ready
 from datahall.app.vault import Vault
 from datahall.core.canonical import digest_bytes
-from datahall.core.ports.clock import Clock
 from datahall.core.ids import new_id
 from datahall.core.jobs import Progress
 from datahall.core.ports import Catalogue
+from datahall.core.ports.clock import Clock
 from datahall.core.records import Act, Bundle, Change, Evidence, EvidenceKey, Grant, Holdout, Policy, Snapshot
 from datahall.core.seeds import derive_seed
 from datahall.evaluate.contract import Contender, EvaluateRequest, EvaluateResult

@@ -11,9 +11,9 @@ from datahall.app.jobs import Jobs
 from datahall.app.lifecycle.stage import StageCall, StageResult, ensure
 from datahall.app.vault import Vault
 from datahall.core.canonical import canonical_json
-from datahall.core.ports.clock import Clock
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue
+from datahall.core.ports.clock import Clock
 from datahall.core.records import Bundle, Candidate, Change, Run, Snapshot
 from datahall.core.seeds import derive_seed
 from datahall.engines.bundle import bundle_digest

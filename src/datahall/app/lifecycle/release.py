@@ -8,10 +8,10 @@ import msgspec
 
 from datahall.app.environment import node_class
 from datahall.app.lifecycle.stage import StageCall, StageResult
-from datahall.core.ports.clock import Clock
 from datahall.core.errors import RefusedError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue
+from datahall.core.ports.clock import Clock
 from datahall.core.records import Bundle, Change, Deployment, Holdout, Policy, Verdict, Version
 from datahall.deploy.admission import Admission
 from datahall.policy import gate, select
@@ -155,7 +155,7 @@ class DeployStage:
             drain_seconds=call.spec.serve.rollout.drain_seconds,
             opened_at_ns=now,
         )
-        before = [old for old in self._catalogue.find(Deployment, app=call.app.id, state="live")]
+        before = self._catalogue.find(Deployment, app=call.app.id, state="live")
         retired = tuple(
             Change(old=old, new=msgspec.structs.replace(old, state="retired", closed_at_ns=now)) for old in before
         )

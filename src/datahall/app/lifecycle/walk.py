@@ -147,9 +147,7 @@ class Walk:
         return running
 
     def _finish(self, running: Step, result: StageResult) -> Step:
-        done = msgspec.structs.replace(
-            running, state="done", outputs=result.outputs, ended_at_ns=self._clock.now_ns()
-        )
+        done = msgspec.structs.replace(running, state="done", outputs=result.outputs, ended_at_ns=self._clock.now_ns())
         body = {"step": running.id, "stage": running.stage, "outputs": result.outputs, **result.body}
         self._act(result.kind, running, body, Change(old=running, new=done), *result.changes)
         return done

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from datahall.app.cli.show import AsJson, print_json
+from datahall.app.starting import app_file
 from datahall.core.errors import UserError
 from datahall.data.examples import EXAMPLES
+from datahall.data.guess import guess
 
 command = typer.Typer()
 
@@ -45,13 +47,11 @@ def _from_template(name: str, folder: Path) -> tuple[Path, list[str]]:
     folder.mkdir(parents=True, exist_ok=True)
     data = example.write(folder)
     file = folder / "app.yaml"
-    file.write_text(example.APP_FILE, encoding="utf-8")
+    file.write_text(example.app_file, encoding="utf-8")
     return file, [f"wrote {data}"]
 
 
 def _from_file(source: Path, folder: Path) -> tuple[Path, list[str]]:
-    from datahall.data.guess import app_file, guess  # noqa: PLC0415  (loads polars, which a template does not need)
-
     guessed = guess(source)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "app.yaml"

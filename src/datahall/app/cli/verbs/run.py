@@ -69,7 +69,9 @@ def _say(paths: HallPaths, ended: Ended, url: str | None) -> None:
     if ended.outcome == "refused":
         out.print(f"\n[red]refused[/red]: {ended.reason}")
         answers = f"{ended.champion} goes on answering" if ended.champion else "nothing answers"
-        out.print(f"{answers}; the gate's reasons stand above, the report has them in full: datahall report {ended.app}")
+        out.print(
+            f"{answers}; the gate's reasons stand above, the report has them in full: datahall report {ended.app}"
+        )
     elif ended.outcome == "unchanged":
         out.print(f"\n[green]unchanged[/green]: {ended.version} was released from exactly this")
     else:

@@ -28,7 +28,9 @@ def verify(ctx: typer.Context, as_json: AsJson = False) -> None:
         print_json(report.as_dict())
         raise typer.Exit(0 if report.ok else 1)
     out = console()
-    out.print(f"{report.num_entries:,} entries, {report.size:,} under a signed checkpoint; {report.num_records:,} records")
+    out.print(
+        f"{report.num_entries:,} entries, {report.size:,} under a signed checkpoint; {report.num_records:,} records"
+    )
     first, stop = report.unwitnessed
     if first == stop:
         out.print("every entry has been witnessed outside the hall")
@@ -36,5 +38,7 @@ def verify(ctx: typer.Context, as_json: AsJson = False) -> None:
         out.print(f"[yellow]entries {first} to {stop - 1} have not been witnessed yet[/yellow]")
     for problem in report.problems[:100]:
         out.print(f"[red]problem:[/red] {problem.where}: {problem.what}")
-    out.print("[green]verified[/green]: nothing was changed" if report.ok else f"[red]{len(report.problems)} problem(s)[/red]")
+    out.print(
+        "[green]verified[/green]: nothing was changed" if report.ok else f"[red]{len(report.problems)} problem(s)[/red]"
+    )
     raise typer.Exit(0 if report.ok else 1)
