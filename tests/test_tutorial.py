@@ -4,31 +4,35 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from consoles import Command, Console, commands_of
+from consoles import Command, Console, File, steps_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("datahall.app.cli.main"), reason="the command line is not built yet")
 def test_the_tutorial_does_what_it_says(tmp_path):
-    commands = commands_of((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+    steps = steps_of((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
     console = Console(tmp_path, tmp_path / "hall")
     wrong = []
     try:
-        for command in commands:
-            wrong += console.run(command)
+        for step in steps:
+            wrong += console.run(step)
             if wrong:
                 break
     finally:
         left = console.run(Command(0, "datahall stop", ()))
     assert wrong == []
     assert left == []
-    assert len(commands) >= 10
+    assert len(steps) >= 10
 
 
-def test_a_page_is_read_command_by_command():
-    page = "# T\n```console\n$ echo one\none\n$ echo two\n```\n```yaml\n$ not: this\n```\n"
-    assert commands_of(page) == [Command(3, "echo one", ("one",)), Command(5, "echo two", ())]
+def test_a_page_is_read_step_by_step():
+    page = "# T\n```console\n$ echo one\none\n$ echo two\n```\n```yaml\n$ not: this\n```\n```json rows.json\n[1,\n2]\n```\n"
+    assert steps_of(page) == [
+        Command(3, "echo one", ("one",)),
+        Command(5, "echo two", ()),
+        File(10, "rows.json", "[1,\n2]\n"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Runs the console blocks of a page, and compares what they print loosely with what the page shows."""
+"""Runs the console blocks of a page, and compares what they print loosely with what the page shows.
+
+A block that begins with "```json rows.json" is a file: it is written where the next command runs.
+"""
 
 import os
 import re
@@ -18,18 +21,32 @@ class Command:
     shown: tuple[str, ...]
 
 
-def commands_of(page: str) -> list[Command]:
-    """Return every command of the page's console blocks, in order."""
-    found: list[Command] = []
-    inside = False
+@dataclass(frozen=True)
+class File:
+    """A file that the reader is asked to save."""
+
+    line: int
+    name: str
+    text: str
+
+
+def steps_of(page: str) -> list[Command | File]:
+    """Return every command of the page's console blocks and every file it asks to save, in order."""
+    found: list[Command | File] = []
+    block: list[str] | None = None
     for number, line in enumerate(page.splitlines(), 1):
         if line.startswith("```"):
-            inside = line == "```console"
-        elif inside and line.startswith("$ "):
+            block = line[3:].split() if block is None else None
+            if block and len(block) == 2:
+                found.append(File(number, block[1], ""))
+        elif block == ["console"] and line.startswith("$ "):
             found.append(Command(number, line[2:], ()))
-        elif inside and found:
+        elif block and found and (block == ["console"] or len(block) == 2):
             last = found[-1]
-            found[-1] = Command(last.line, last.text, (*last.shown, line))
+            if isinstance(last, File):
+                found[-1] = File(last.line, last.name, f"{last.text}{line}\n")
+            else:
+                found[-1] = Command(last.line, last.text, (*last.shown, line))
     return found
 
 
@@ -41,8 +58,11 @@ class Console:
         self.values: dict[str, str] = {}
         self.environment = {**os.environ, "DATAHALL_HOME": str(hall), "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
 
-    def run(self, command: Command, *, timeout_s: float = 120) -> list[str]:
-        """Run one command; return what is wrong with it, nothing where it did as the page shows."""
+    def run(self, command: Command | File, *, timeout_s: float = 120) -> list[str]:
+        """Do one step; return what is wrong with it, nothing where it did as the page shows."""
+        if isinstance(command, File):
+            (self.folder / command.name).write_text(command.text, encoding="utf-8")
+            return []
         words = [self.values.get(word, word) for word in shlex.split(command.text)]
         if words[0] == "cd":
             self.folder = (self.folder / words[1]).resolve()
