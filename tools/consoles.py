@@ -56,7 +56,8 @@ class Console:
     def __init__(self, folder: Path, hall: Path) -> None:
         self.folder = folder
         self.values: dict[str, str] = {}
-        self.environment = {**os.environ, "DATAHALL_HOME": str(hall), "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
+        places = {"DATAHALL_HOME": str(hall), "XDG_STATE_HOME": str(hall.with_name("state"))}
+        self.environment = {**os.environ, **places, "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
 
     def run(self, command: Command | File, *, timeout_s: float = 120) -> list[str]:
         """Do one step; return what is wrong with it, nothing where it did as the page shows."""
