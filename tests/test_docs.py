@@ -173,3 +173,15 @@ def test_the_application_file_of_the_readme_is_one():
 def read_head():
     """Return the smallest application file, for pages that show one section only."""
     return re.search(r"^```yaml\n(.*?)^```$", read(ROOT / "README.md"), re.MULTILINE | re.DOTALL)[1]
+
+
+def test_the_readme_knows_how_many_packages_are_installed():
+    num_packages = read(ROOT / "requirements" / "run.txt").count("==")
+    assert f"{num_packages} packages" in read(ROOT / "README.md")
+    assert f"{num_packages} 个软件包" in read(ROOT / "README.zh-CN.md")
+
+
+def test_each_changelog_fragment_says_of_what_kind_it_is():
+    kinds = "added|changed|fixed|removed|security"
+    names = [path.name for path in (ROOT / "changes").iterdir() if path.name != "README.md"]
+    assert [name for name in names if not re.fullmatch(rf"[a-z0-9-]+\.({kinds})\.md", name)] == []

@@ -204,3 +204,18 @@ def test_nothing_is_left_to_do_without_an_issue():
         if later.search(line)
     ]
     assert left == []
+
+
+def test_the_checks_see_what_they_look_for():
+    tree = ast.parse(
+        "import pickle\n"
+        "try:\n    run(shell=True)\nexcept (ValueError, Exception):\n    time.sleep(1)\n"
+        "except ImportError:\n    pass\n"
+    )
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
+    assert [bool(caught(handler) & BROAD) for handler in found] == [True, False]
+    assert [name for _, name in imports(tree)] == ["pickle"]
+    sleeps = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "time.sleep"]
+    assert [is_a_wait(call) for call in sleeps] == [True]
+    assert reason_of("except Exception:  # noqa: BLE001") == ""
+    assert reason_of("except Exception:  # noqa: BLE001  (a model may raise anything)") == "a model may raise anything"
