@@ -66,6 +66,13 @@ def test_the_written_order_depends_on_the_rows_alone(rows, random):
     assert in_order[0].equals(in_order[1])
 
 
+def test_a_split_by_place_would_break_the_laws():
+    rows = [(float(i % 10), "a", True) for i in range(40)]
+    by_place = units_of_rows(pl.DataFrame({"place": range(40)}), 0)
+    parts = assign(by_place, holdout=0.3, validation=0.2)
+    assert any(len({int(parts[i]) for i in range(40) if rows[i] == row}) > 1 for row in rows)
+
+
 def test_missing_and_zero_and_text_are_told_apart():
     rows = [(None, None, True), (0.0, None, True), (None, "a", True), (None, None, False), (0.0, "a", True)]
     names = units_of_rows(frame_of(rows), 0).names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +87,10 @@ _PERSON = re.compile(rf"(?:^|_)(?:{'|'.join(_PERSONS)})s?(?:_?(?:id|no|nr|num|nu
 _ID = re.compile(r"(?:^|_)(?:id|uuid|guid)$")
 
 
+_KEYS = ("task", "target", "subject", "sensitive", "ignore")
+_YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # YAML 1.1 reads these as other types
+
+
 @dataclass
 class Guess:
     """What was guessed, and one sentence of why for each guess."""
@@ -122,12 +128,12 @@ def _subject(frame: pl.DataFrame, reasons: list[str]) -> str | None:
     """Prefer a column named after a person; else an id whose values come back."""
     for name in frame.columns:
         num_distinct = frame[name].n_unique()
-        if _PERSON.search(_plain(name)) and num_distinct > 1 and not _is_measure(frame[name]):
+        if _PERSON.search(_plain(name)) and num_distinct > MAX_GROUPS and not _is_measure(frame[name]):
             reasons.append(f"subject: {name}, because its name says whose data a row is")
             return name
     for name in frame.columns:
         num_distinct = frame[name].n_unique()
-        if _ID.search(_plain(name)) and 20 <= num_distinct < frame.height and not _is_measure(frame[name]):
+        if _ID.search(_plain(name)) and MAX_GROUPS < num_distinct < frame.height and not _is_measure(frame[name]):
             reasons.append(
                 f"subject: {name}, because it is an id whose {num_distinct:,} values come back in other rows"
             )
@@ -214,3 +220,49 @@ def _parts(name: str) -> list[str]:
     """Return the words of a name and the name itself as the last: `applicant_sex` is about `sex`."""
     plain = _plain(name)
     return [*plain.split("_"), plain]
+
+
+def app_file(source: Path, folder: Path, guessed: Guess) -> str:
+    """Return the text of an application file in `folder` over the file `source` that says what was guessed, and why.
+
+    Both paths are absolute. The source is named relative to the folder where it lies below it or beside it.
+    """
+    why = {word: [reason for reason in guessed.reasons if reason.startswith(f"{word}:")] for word in _KEYS}
+    path = os.path.relpath(source, folder)
+    place = path if path.count("..") <= 1 else str(source)
+    suffix = source.suffix.lower()
+    origin = _quote(place) if suffix in FORMATS else f"{{path: {_quote(place)}, format: csv}}"
+    lines = [
+        "# Guessed from the names and values of the columns: read it before you trust it.",
+        "datahall: 1",
+        f"name: {_app_name(source.stem)}",
+        *_comments(why["task"]),
+        f"task: {guessed.task}",
+        "data:",
+        f"  sources: [{origin}]",
+        *_comments(why["target"], "  "),
+        f"  target: {_quote(guessed.target)}",
+    ]
+    if guessed.subject:
+        lines += [*_comments(why["subject"], "  "), f"  subject: {_quote(guessed.subject)}"]
+    for key, names in (("sensitive", guessed.sensitive), ("ignore", guessed.ignore)):
+        if names:
+            lines += [*_comments(why[key], "  "), f"  {key}: [{', '.join(map(_quote, names))}]"]
+    return "\n".join(lines) + "\n"
+
+
+def _comments(reasons: list[str], indent: str = "") -> list[str]:
+    return [f"{indent}# {' '.join(reason.partition(': ')[2].split())}" for reason in reasons]
+
+
+def _quote(text: str) -> str:
+    """Write text so that YAML reads it back as text, whatever it looks like; plain words stay plain."""
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", text) and text.lower() not in _YAML_WORDS:
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)  # its escapes are YAML's, but for pairs of surrogates
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
+
+
+def _app_name(stem: str) -> str:
+    name = re.sub(r"[^a-z0-9_]+", "-", stem.lower()).strip("-_")[:63]
+    return name if name[:1].isalpha() else f"app-{name}".rstrip("-")[:63]

@@ -1,17 +1,16 @@
 """Three applications to start from; each module writes its table and holds the text of its application file."""
 
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from datahall.core.registry import Registry
 
-EXAMPLES: Registry[ModuleType] = Registry(
+if TYPE_CHECKING:
+    from datahall.data.examples.template import Template
+
+EXAMPLES: Registry["Template"] = Registry(
     "template",
-    {
-        "digits": "datahall.data.examples:digits",
-        "lending": "datahall.data.examples:lending",
-        "tumours": "datahall.data.examples:tumours",
-    },
+    {name: f"datahall.data.examples.{name}:TEMPLATE" for name in ("digits", "lending", "tumours")},
 )
-"""By the name that `datahall new --template` takes: a module with `write(folder)` and `APP_FILE`."""
+"""By the name that `datahall new --template` takes."""
 
 __all__ = ["EXAMPLES"]

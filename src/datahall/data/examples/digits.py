@@ -5,6 +5,42 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from datahall.data.examples.template import Template
+
+APP_FILE = """\
+# Read handwritten digits from pictures of 8 by 8 pixels.
+datahall: 1
+name: digits
+task: classification
+
+data:
+  sources: [digits.csv]    # one row a picture: 64 grey values from 0 to 16, and the digit
+  target: digit            # numbers as classes: the task says so
+
+train:
+  candidates:
+    logistic:
+      model: logistic      # weighs single pixels
+    forest:
+      model: forest        # asks about pixels one after the other
+      num_trees: 100
+  seeds: 3
+
+evaluate:
+  claims:
+    - kind: accuracy
+      metric: accuracy
+      at_least: 0.9
+      reason: at one wrong digit in ten, a third of all postal codes of five digits would still go astray, so no less
+    - kind: calibration
+      at_most: 0.3
+      reason: forests are known to be too modest on pictures; more than this and the probabilities say nothing
+    - kind: stability
+      metric: churn
+      at_most: 0.12
+      reason: the seed of the training may decide on no more than the hard pictures
+"""
+
 
 def write(folder: Path) -> Path:
     """Write `digits.csv` (1,797 rows) into `folder` and return its path.
@@ -23,3 +59,6 @@ def write(folder: Path) -> Path:
         for values, target in zip(table.data, table.target, strict=True):
             writer.writerow([*(int(value) for value in values), int(target)])
     return path
+
+
+TEMPLATE = Template(write, APP_FILE)

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from random import Random
 
+from datahall.data.examples.template import Template
+
 NUM_ROWS = 9_000
 NUM_APPLICANTS = 6_500
 _SEED = 20_240_607
@@ -27,6 +29,54 @@ _HEADER = [
     "region",
     "approved",
 ]
+
+APP_FILE = """\
+# Approve loans as clerks did, without passing their bias on.
+# The table is made up, with a known bias in it: see what the gate says about each of the two candidates.
+datahall: 1
+name: lending
+task: classification
+
+data:
+  sources: [lending.csv]
+  target: approved                        # yes or no, as the clerks decided
+  subject: applicant_id                   # whose data a row is: one person's rows stay in one part
+  sensitive: [sex, age_group, region]     # models do not see these; fairness is measured over them
+  columns:
+    income_eur: {kind: number, min: 0}    # may be missing: some do not say
+    loan_eur: {kind: number, min: 0, nullable: false}
+    debt_share: {kind: number, min: 0, max: 1, nullable: false}
+    purpose: {values: [car, home, education, business, other]}
+  on_broken: drop                         # leave broken rows out, and count them
+
+train:
+  candidates:
+    everything:                           # a plain model on all that the form asks
+      model: boosting
+      num_rounds: 60
+    without-breaks:                       # the same without career breaks, which mostly women have
+      model: logistic
+      columns: [income_eur, loan_eur, term_months, years_employed, debt_share, late_payments, purpose, home]
+  seeds: 3
+
+evaluate:
+  claims:
+    - kind: accuracy
+      metric: accuracy
+      at_least: 0.72
+      reason: saying yes to everybody is right in 64 of 100 cases; below 0.72 the form is not worth filling in
+    - kind: fairness
+      metric: demographic_parity_difference
+      at_most: 0.15
+      reason: with two in three approved, a larger gap breaks the four-fifths rule of US employment law
+    - kind: calibration
+      at_most: 0.1
+      reason: the probability is shown to the clerk and must mean what it says within ten points
+    - kind: stability
+      metric: churn
+      at_most: 0.1
+      reason: nine applicants in ten must get the same answer whatever the seed of the training was
+"""
 
 
 def write(folder: Path) -> Path:
@@ -98,3 +148,6 @@ def _application(random: Random, person: dict[str, object]) -> dict[str, object]
 def _number(value: object) -> float:
     assert isinstance(value, int | float)
     return float(value)
+
+
+TEMPLATE = Template(write, APP_FILE)
