@@ -20,6 +20,7 @@ from datahall.core.errors import ConflictError, NotFoundError
 from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict
 from datahall.deploy.table import TABLE_ID
 from datahall.registry.provenance import Provenance, trace
+from datahall.registry.report import Report, make_report
 from datahall.security.access import issue_key
 from datahall.serve.answers import open_answer_id
 from datahall.serve.segments import find
@@ -84,6 +85,9 @@ class Operations(Protocol):
 
     def provenance(self, answer_id: str) -> Provenance:
         """Return the proven way of an answer back to its origins."""
+
+    def report(self, app: str) -> Report:
+        """Return what is proven about an application."""
 
     def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
         """Issue an API key."""
@@ -156,6 +160,10 @@ class Control:
         self._hall.sequencer.flush()
         root = segment_root(self._hall.paths.answers, answer)
         return trace(self._hall.catalogue, self._hall.anchored, answer, root)
+
+    def report(self, app: str) -> Report:
+        """Return what is proven about an application. Raises NotFoundError where nothing is."""
+        return make_report(self._hall.catalogue, app)
 
     def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
         """Issue an API key; only its hash is kept."""

@@ -15,6 +15,7 @@ from datahall.app.events import AnyEvent, Broke, Ended, Notify, Planned
 from datahall.app.jobs import Cancel
 from datahall.core import errors
 from datahall.registry.provenance import Provenance
+from datahall.registry.report import Report
 
 T = TypeVar("T")
 _LONGEST_S = 30.0
@@ -68,6 +69,10 @@ class RemoteControl:
     def provenance(self, answer_id: str) -> Provenance:
         """Return the proven way of an answer back to its origins."""
         return self._ask("GET", f"/api/v1/answers/{answer_id}/provenance", Provenance)
+
+    def report(self, app: str) -> Report:
+        """Return what is proven about an application."""
+        return self._ask("GET", f"/api/v1/apps/{app}/report", Report)
 
     def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
         """Issue an API key."""

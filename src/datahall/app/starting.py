@@ -42,4 +42,6 @@ def _name(stem: str) -> str:
 def _quoted(text: str) -> str:
     """Return `text` as YAML: in quotes (a JSON string is a YAML string) unless it is plainly a word."""
     reserved = text.lower() in {"yes", "no", "true", "false", "on", "off", "null", "y", "n"}
-    return text if _PLAIN.fullmatch(text) and not reserved and text == text.strip() else msgspec.json.encode(text).decode()
+    return (
+        text if _PLAIN.fullmatch(text) and not reserved and text == text.strip() else msgspec.json.encode(text).decode()
+    )

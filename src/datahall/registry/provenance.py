@@ -97,25 +97,34 @@ def _chain(catalogue: Catalogue, answer: Answer) -> Iterator[tuple[Record, dict[
     bundle = catalogue.get(Bundle, answer.bundle)
     yield bundle, {"engine": bundle.manifest.engine, "threshold": bundle.manifest.threshold}
     run = catalogue.get(Run, candidate.run)
-    yield run, {
-        "model": run.candidate,
-        "code": run.code_digest,
-        "seeds": list(run.seeds),
-        "parameters": run.parameters,
-        "started": iso(run.started_at_ns),
-    }
+    yield (
+        run,
+        {
+            "model": run.candidate,
+            "code": run.code_digest,
+            "seeds": list(run.seeds),
+            "parameters": run.parameters,
+            "started": iso(run.started_at_ns),
+        },
+    )
     environment = catalogue.get(Environment, run.environment)
-    yield environment, {
-        "python": environment.python,
-        "packages": len(environment.packages),
-        "datahall": environment.datahall_digest,
-    }
+    yield (
+        environment,
+        {
+            "python": environment.python,
+            "packages": len(environment.packages),
+            "datahall": environment.datahall_digest,
+        },
+    )
     snapshot = catalogue.get(Snapshot, run.snapshot)
-    yield snapshot, {
-        "rows": snapshot.num_rows,
-        "sources": {source.name: source.digest for source in snapshot.sources},
-        "recipe": snapshot.recipe_digest,
-    }
+    yield (
+        snapshot,
+        {
+            "rows": snapshot.num_rows,
+            "sources": {source.name: source.digest for source in snapshot.sources},
+            "recipe": snapshot.recipe_digest,
+        },
+    )
 
 
 def _answer_link(answer: Answer) -> Link:

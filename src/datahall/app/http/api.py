@@ -65,6 +65,10 @@ def make_api(control: Control, catalogue: Catalogue, clock: Clock) -> FastAPI:
     async def provenance(request: Request) -> Response:
         return answer(await asyncio.to_thread(control.provenance, request.path_params["answer_id"]))
 
+    @permission("read")
+    async def report(request: Request) -> Response:
+        return answer(await asyncio.to_thread(control.report, request.path_params["app"]))
+
     @permission("admin")
     async def list_keys(request: Request) -> Response:
         del request
@@ -87,6 +91,7 @@ def make_api(control: Control, catalogue: Catalogue, clock: Clock) -> FastAPI:
         ("POST", "/api/v1/runs", run),
         ("GET", "/api/v1/status", status),
         ("GET", "/api/v1/answers/{answer_id}/provenance", provenance),
+        ("GET", "/api/v1/apps/{app}/report", report),
         ("GET", "/api/v1/keys", list_keys),
         ("POST", "/api/v1/keys", make_key),
         ("DELETE", "/api/v1/keys/{key_id}", revoke_key),
