@@ -28,12 +28,13 @@ class RowReader:
         self.features = manifest.features
         fields = [(f"f{index}", _python_type(feature)) for index, feature in enumerate(manifest.features)]
         rename = {f"f{index}": feature.name for index, feature in enumerate(manifest.features)}
-        if any(json.dumps(name, ensure_ascii=False) != f'"{name}"' for name in rename.values()):
-            raise UserError(
-                "a feature's name has a quote, a backslash or a control character", hint="rename the column"
-            )
-        row = msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=True, frozen=True, gc=False)
+        # msgspec takes no field names that JSON must escape; rows with such columns go through a dict instead.
+        odd = any(json.dumps(name, ensure_ascii=False) != f'"{name}"' for name in rename.values())
+        self._fields = {name: field for field, name in rename.items()} if odd else None
+        names = None if odd else rename
+        row = msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True, frozen=True, gc=False)
         body = msgspec.defstruct("Body", [("rows", list[row])], forbid_unknown_fields=True, gc=False)  # type: ignore[valid-type]
+        self._body = body
         self._one = msgspec.json.Decoder(row)
         self._many = msgspec.json.Decoder(body)
         self._names = {feature.name for feature in manifest.features}
@@ -49,12 +50,24 @@ class RowReader:
         return self._columns([_astuple(row) for row in rows]), len(rows)
 
     def _decode(self, body: bytes | bytearray) -> list[Any]:
+        if self._fields is not None:
+            return self._decode_odd(body, self._fields)
         try:
             return self._many.decode(body).rows  # type: ignore[attr-defined, no-any-return]
         except msgspec.ValidationError as error:
             if "$.rows" in str(error) and "rows" not in self._names:
                 raise
         return [self._one.decode(body)]
+
+    def _decode_odd(self, body: bytes | bytearray, fields: dict[str, str]) -> list[Any]:
+        plain = msgspec.json.decode(body, type=dict[str, Any])
+        whole = set(plain) == {"rows"} and isinstance(plain["rows"], list)
+        rows = plain["rows"] if whole else [plain]
+        renamed = [
+            {fields.get(name, name): value for name, value in row.items()} if isinstance(row, dict) else row
+            for row in rows
+        ]
+        return msgspec.convert({"rows": renamed}, self._body).rows  # type: ignore[attr-defined, no-any-return]
 
     def _columns(self, rows: list[tuple[Any, ...]]) -> dict[str, np.ndarray]:
         if all(feature.kind != "category" for feature in self.features):

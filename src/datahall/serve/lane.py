@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -19,16 +19,22 @@ from datahall.serve.protocols.v2 import TensorReader
 MAX_ATTEMPTS = 2
 
 
+class Context(Protocol):
+    """What the gateway keeps with a call."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left: nothing needs to be computed for it any more."""
+
+
 class Call:
     """One request for answers on its way; `context` is the gateway's own."""
 
-    __slots__ = ("attempts", "columns", "context", "deadline_ns", "dropped", "num_rows")
+    __slots__ = ("attempts", "columns", "context", "deadline_ns", "num_rows")
 
-    def __init__(self, columns: dict[str, np.ndarray], num_rows: int, deadline_ns: int, context: Any) -> None:
+    def __init__(self, columns: dict[str, np.ndarray], num_rows: int, deadline_ns: int, context: Context) -> None:
         self.columns, self.num_rows, self.deadline_ns, self.context = columns, num_rows, deadline_ns, context
         self.attempts = 0
-        self.dropped = False
-        """Set when the client has left: nothing is computed for it any more."""
 
 
 Answered = Callable[["Lane", list[tuple[Call, Outcome]], str], None]
@@ -133,7 +139,7 @@ class Lane:
         late = UnavailableError("no answer came in time", hint="try again after Retry-After")
         self._finish([(item.key, late) for item in taken.expired], "")
         for batch, port in zip(taken.batches, idle, strict=False):
-            calls = [item.key for item in batch if not item.key.dropped]
+            calls = [item.key for item in batch if not item.key.context.gone]
             self.num_open -= len(batch) - len(calls)
             if calls:
                 self._send(port, calls)

@@ -6,7 +6,7 @@ import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from datahall.core.errors import DatahallError, UnavailableError
 from datahall.core.ports import Clock
@@ -35,6 +35,11 @@ class Ticket:
         self.slot, self.grant, self.body, self.started_ns = slot, grant, body, started_ns
         self.asked: v2.Asked | None = None
         """Set for the Open Inference Protocol; None for plain JSON."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left."""
+        return self.slot.gone
 
 
 class Origin(NamedTuple):
@@ -67,7 +72,7 @@ class Recorder:
         records: list[Answer] = []
         answered: list[tuple[Slot, Response]] = []
         for call, outcome in outcomes:
-            ticket: Ticket = call.context
+            ticket = cast("Ticket", call.context)
             try:
                 if isinstance(outcome, DatahallError):
                     raise outcome
@@ -95,7 +100,7 @@ class Recorder:
         self._log.close(self._clock.now_ns())
 
     def _answer(self, origin: Origin, call: Call, arrays: Mapping[str, np.ndarray]) -> tuple[Answer, Response]:
-        ticket: Ticket = call.context
+        ticket = cast("Ticket", call.context)
         route, now_ns = origin.route, self._clock.now_ns()
         parts = AnswerIdParts(
             gateway=self._config.gateway, sequence=origin.sequence, route_revision=origin.revision, at_ns=now_ns

@@ -7,6 +7,7 @@ the model computes, so that busy is never mistaken for dead.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import signal
@@ -115,13 +116,14 @@ class ReplicaServer:
             server.close()
             for connection in tuple(self._connections):
                 connection.write(self.hello())
-            await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
+            with contextlib.suppress(TimeoutError):  # a model that hangs must not keep the process
+                await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
         finally:
             self._work.put(None)
             server.close()
             for connection in tuple(self._connections):
                 connection.close()
-            thread.join(DRAIN_SECONDS)
+            thread.join(1.0)
 
     def hello(self) -> bytes:
         """Return the frame that says who answers here with what, or that nothing new is to be sent."""
