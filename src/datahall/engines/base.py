@@ -11,7 +11,7 @@ import numpy as np
 from datahall.core.errors import IntegrityError
 from datahall.core.ports import Columns, Predictor
 from datahall.core.records import BundleManifest
-from datahall.engines.encode import encode
+from datahall.engines.encode import Encoder
 from datahall.engines.finish import finish
 
 
@@ -25,6 +25,7 @@ class TablePredictor(ABC):
         """Load the model. Raises IntegrityError where the files are not what this engine loads."""
         _check_manifest(manifest)
         self._manifest = manifest
+        self._encoder = Encoder(manifest.features)
         self._load(files, num_threads)
 
     @property
@@ -34,7 +35,7 @@ class TablePredictor(ABC):
 
     def predict(self, columns: Columns) -> Mapping[str, np.ndarray]:
         """Answer every row, in order, as the port `Predictor` says; no rows give empty arrays."""
-        matrix = encode(columns, self._manifest.features)
+        matrix = self._encoder.encode(columns)
         if not len(matrix):
             num_classes = len(self._manifest.target.categories)
             shape = (0, num_classes) if self._manifest.task == "classification" else (0,)

@@ -23,33 +23,74 @@ CODE_UNSEEN = -2.0
 _LARGEST = float(np.finfo(np.float32).max)
 
 
+class Encoder:
+    """Encodes columns for one list of features; made once per model, since a single row's time is mostly spent here."""
+
+    def __init__(self, features: tuple[Column, ...]) -> None:
+        self._features = features
+        self._names = {column.name for column in features}
+        self._plain = [place for place, column in enumerate(features) if column.kind != "category"]
+        self._boolean = np.array([[features[place].kind == "boolean"] for place in self._plain], dtype=bool)
+        self._codes = {
+            place: {name: float(code) for code, name in enumerate(column.categories)}
+            for place, column in enumerate(features)
+            if column.kind == "category"
+        }
+
+    def encode(self, columns: Columns) -> np.ndarray:
+        """Return a C-ordered float32 matrix of shape (rows, features) in the order of the features.
+
+        Numbers keep NaN for missing, booleans are 0, 1 or NaN, categories are their code.
+
+        Raises UserError, naming column and row, for missing or extra columns, differing lengths, wrong types and
+        values that are infinite or beyond float32.
+        """
+        if columns.keys() != self._names:
+            raise _names_error(columns, self._features)
+        matrix = np.empty((_num_rows(columns), len(self._features)), dtype=np.float32)
+        if self._plain:
+            matrix[:, self._plain] = self._numbers(columns).T
+        for place, codes in self._codes.items():
+            matrix[:, place] = _codes(columns[self._features[place].name], codes, self._features[place].name)
+        return matrix
+
+    def _numbers(self, columns: Columns) -> np.ndarray:
+        """Return the numbers and booleans as float64 of shape (columns, rows)."""
+        arrays = [columns[self._features[place].name] for place in self._plain]
+        for place, array in zip(self._plain, arrays, strict=True):
+            if array.dtype.kind not in "fiub":
+                name = self._features[place].name
+                raise UserError(f"column '{name}' takes numbers, not {array.dtype}", where=name)
+        numbers = np.array(arrays, dtype=np.float64)
+        fits = np.abs(numbers) <= _LARGEST
+        if self._boolean.any():
+            fits &= ~self._boolean | (numbers == 0.0) | (numbers == 1.0)
+        fits |= np.isnan(numbers)
+        if not fits.all():
+            which, row = (int(place) for place in np.argwhere(~fits)[0])
+            column = self._features[self._plain[which]]
+            expected = (
+                "0, 1 or missing" if column.kind == "boolean" else "a finite number within float32's range (3.4e38)"
+            )
+            what = f"column '{column.name}', row {row}: {numbers[which, row]} is not {expected}"
+            raise UserError(what, where=column.name)
+        return numbers
+
+
 def encode(columns: Columns, features: tuple[Column, ...]) -> np.ndarray:
-    """Return a C-ordered float32 matrix of shape (rows, features) in the order of `features`.
-
-    Numbers keep NaN for missing, booleans are 0, 1 or NaN, categories are their code.
-
-    Raises UserError, naming column and row, for missing or extra columns, differing lengths, wrong types and values
-    that are infinite or beyond float32.
-    """
-    _check_names(columns, features)
-    num_rows = _num_rows(columns)
-    matrix = np.empty((num_rows, len(features)), dtype=np.float32)
-    for position, column in enumerate(features):
-        array = columns[column.name]
-        matrix[:, position] = _codes(array, column) if column.kind == "category" else _numbers(array, column)
-    return matrix
+    """Return what `Encoder(features).encode(columns)` does, for those who encode once."""
+    return Encoder(features).encode(columns)
 
 
-def _check_names(columns: Columns, features: tuple[Column, ...]) -> None:
+def _names_error(columns: Columns, features: tuple[Column, ...]) -> UserError:
     expected = [column.name for column in features]
     missing = [name for name in expected if name not in columns]
-    extra = [name for name in columns if name not in set(expected)]
     if missing:
-        raise UserError(f"missing columns: {_few(missing)}", hint=f"the model takes: {_few(expected)}")
-    if extra:
-        near = difflib.get_close_matches(str(extra[0]), expected, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the model takes: {_few(expected)}"
-        raise UserError(f"columns that the model does not know: {_few(extra)}", hint=hint)
+        return UserError(f"missing columns: {_few(missing)}", hint=f"the model takes: {_few(expected)}")
+    extra = [str(name) for name in columns if name not in set(expected)]
+    near = difflib.get_close_matches(extra[0], expected, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"the model takes: {_few(expected)}"
+    return UserError(f"columns that the model does not know: {_few(extra)}", hint=hint)
 
 
 def _num_rows(columns: Columns) -> int:
@@ -57,46 +98,26 @@ def _num_rows(columns: Columns) -> int:
     for name, array in columns.items():
         if not isinstance(array, np.ndarray) or array.ndim != 1:
             raise UserError(f"column '{name}' is not a one-dimensional array", where=name)
-        lengths.setdefault(len(array), name)
+        lengths.setdefault(array.shape[0], name)
     if len(lengths) > 1:
         told = ", ".join(f"'{name}' has {length}" for length, name in lengths.items())
         raise UserError(f"the columns have different numbers of rows: {told}")
     return next(iter(lengths), 0)
 
 
-def _numbers(array: np.ndarray, column: Column) -> np.ndarray:
-    if array.dtype.kind not in "fiub":
-        raise UserError(f"column '{column.name}' takes numbers, not {array.dtype}", where=column.name)
-    numbers = array.astype(np.float64, copy=False)
-    # Written so that NaN, which means missing, passes.
-    wrong = ~((np.abs(numbers) <= _LARGEST) | np.isnan(numbers))
-    expected = "a finite number within float32's range (3.4e38)"
-    if column.kind == "boolean":
-        wrong = ~((numbers == 0.0) | (numbers == 1.0) | np.isnan(numbers))
-        expected = "0, 1 or missing"
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise UserError(f"column '{column.name}', row {row}: {numbers[row]} is not {expected}", where=column.name)
-    return numbers
-
-
-def _codes(array: np.ndarray, column: Column) -> np.ndarray:
+def _codes(array: np.ndarray, codes: Mapping[str, float], name: str) -> np.ndarray:
     if array.dtype.kind not in "OU":
-        raise UserError(f"column '{column.name}' takes text, not {array.dtype}", where=column.name)
-    codes: Mapping[object, float] = {name: float(code) for code, name in enumerate(column.categories)}
-    return np.array([_code(value, codes, column, row) for row, value in enumerate(array.tolist())], dtype=np.float64)
-
-
-def _code(value: object, codes: Mapping[object, float], column: Column, row: int) -> float:
-    if value is None:
-        return CODE_MISSING
-    if not isinstance(value, str):
-        raise UserError(
-            f"column '{column.name}', row {row}: {value!r:.80} is not text",
-            where=column.name,
-            hint=f"known values: {_few(list(column.categories))}",
-        )
-    return codes.get(value, CODE_UNSEEN)
+        raise UserError(f"column '{name}' takes text, not {array.dtype}", where=name)
+    found = np.empty(len(array))
+    for row, value in enumerate(array.tolist()):
+        if isinstance(value, str):
+            found[row] = codes.get(value, CODE_UNSEEN)
+        elif value is None:
+            found[row] = CODE_MISSING
+        else:
+            hint = f"known values: {_few(list(codes))}"
+            raise UserError(f"column '{name}', row {row}: {value!r:.80} is not text", where=name, hint=hint)
+    return found
 
 
 def _few(names: list[str]) -> str:

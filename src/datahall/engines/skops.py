@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from datahall.core.errors import IntegrityError
+from datahall.engines.trees import check_trees
 
 MAX_MODEL_BYTES = 2 << 30
 MAX_ENTRIES = 200_000
@@ -140,9 +141,13 @@ def load_model(data: bytes | memoryview) -> Any:
         raise IntegrityError(f"the model has skops protocol {schema.get('protocol')!r:.20}, not {PROTOCOL}")
     _check_types(schema)
     try:
-        return skops.io.loads(raw, trusted=sorted(ALLOWED_TYPES))
+        model = skops.io.loads(raw, trusted=sorted(ALLOWED_TYPES))
+        check_trees(model)
+    except IntegrityError:
+        raise
     except Exception as error:  # a damaged file can fail anywhere in skops, numpy or scikit-learn
         raise IntegrityError(f"the model cannot be loaded: {type(error).__name__}: {error!s:.200}") from error
+    return model
 
 
 def _read_schema(raw: bytes) -> dict[str, Any]:
