@@ -19,6 +19,10 @@ class Forest(ModelConfig):
     trees: int = Field(default=100, ge=1, description="How many trees.")
     depth: int | None = Field(default=None, ge=1, description="How deep.")
     columns: Many[str] | None = Field(default=None, description="Which features.")
+    balanced: bool = Field(default=False, description="Whether classes count alike.")
+
+    def misfits(self, task: Task) -> dict[str, str]:
+        return {"balanced": "weighs classes, which a regression has none of"} if task == "regression" else {}
 
     @classmethod
     def default(cls, task: Task) -> dict[str, Any] | None:
@@ -43,24 +47,34 @@ class Ridge(ModelConfig):
 
 class Accuracy(ClaimConfig):
     TASKS: ClassVar[tuple[Task, ...]] = BOTH
-    METRICS: ClassVar[dict[str, Direction]] = {"accuracy": "at_least", "f1": "at_least", "rmse": "at_most"}
+    METRICS: ClassVar[dict[str, Direction]] = {
+        "accuracy": "at_least",
+        "f1": "at_least",
+        "rmse": "at_most",
+        "mae": "at_most",
+    }
     METRIC_TASKS: ClassVar[dict[str, tuple[Task, ...]]] = {
         "accuracy": ("classification",),
         "f1": ("classification",),
         "rmse": ("regression",),
+        "mae": ("regression",),
     }
     DEFAULT_METRIC: ClassVar[dict[Task, str]] = {"classification": "accuracy", "regression": "rmse"}
     resamples: int = Field(default=2000, ge=100, description="How many bootstrap resamples.")
+    average: str | None = Field(default=None, description="How classes are averaged.")
+
+    def misfits(self, task: Task, metric: str) -> dict[str, str]:
+        return {"average": f"has no meaning for {metric}"} if metric != "f1" else {}
 
     @classmethod
     def bound_limits(cls, metric: str) -> tuple[float, float]:
-        return (0, float("inf")) if metric == "rmse" else (0, 1)
+        return (0, float("inf")) if metric in {"rmse", "mae"} else (0, 1)
 
     @classmethod
     def default(cls, task: Task) -> dict[str, Any] | None:
         if task == "classification":
             return {"at_least": 0.7, "reason": "a start"}
-        return {"at_most": 1e9, "reason": "a start"}
+        return {"metric": "mae", "at_most": 1e9, "reason": "a start"}
 
 
 class Fairness(ClaimConfig):
@@ -87,6 +101,12 @@ class Improvement(ClaimConfig):
     DEFAULT_METRIC: ClassVar[dict[Task, str]] = {"classification": "gain", "regression": "gain"}
 
 
+class Latency(ClaimConfig):
+    TASKS: ClassVar[tuple[Task, ...]] = BOTH
+    METRICS: ClassVar[dict[str, Direction]] = {"latency_ms_p95": "at_most"}
+    DEFAULT_METRIC: ClassVar[dict[Task, str]] = dict.fromkeys(BOTH, "latency_ms_p95")
+
+
 def _here(name: str) -> str:
     return f"{__name__}:{name}"
 
@@ -99,7 +119,9 @@ def kinds() -> Kinds:
             {name.lower(): _here(name) for name in ("Forest", "Logistic", "Ridge")} | {"deep": "no_such_package:Deep"},
             extras={"deep": "deep"},
         ),
-        claims=Registry("claim", {name.lower(): _here(name) for name in ("Accuracy", "Fairness", "Improvement")}),
+        claims=Registry(
+            "claim", {name.lower(): _here(name) for name in ("Accuracy", "Fairness", "Improvement", "Latency")}
+        ),
     )
 
 

@@ -47,6 +47,7 @@ evaluate:
     - {kind: fairness, at_most: 0.1, reason: four fifths}
     - {kind: fairness, metric: ratio, column: sex, at_least: 0.8, reason: law}
     - {kind: improvement, at_least: 0, reason: never worse}
+    - {kind: latency, at_most: 50, reason: people wait}
   evidence_days: 7
   node_class: big
 serve: {replicas: 2, protocols: [predict], rollout: {strategy: replace, drain_seconds: 3}}
@@ -71,9 +72,21 @@ def test_eight_lines_suffice(minimal, kinds):
 def test_defaults_follow_task_and_sensitive_columns(minimal, kinds):
     regression = parse(minimal.replace("classification", "regression"), kinds).spec
     assert list(regression.train.candidates) == ["forest"]
-    assert [(c.metric, c.direction) for c in regression.evaluate.claims] == [("rmse", "at_most")]
+    assert [(c.metric, c.direction) for c in regression.evaluate.claims] == [("mae", "at_most")]
     fair = parse(minimal + "  sensitive: [sex, age]\n", kinds).spec
     assert [claim.name for claim in fair.evaluate.claims] == ["accuracy", "fairness/sex", "fairness/age"]
+
+
+def test_a_claim_without_bound_takes_what_the_default_demands(minimal, kinds):
+    def claims(text, task="classification"):
+        text = minimal.replace("classification", task) + f"evaluate: {{claims: [{text}]}}"
+        return [(c.name, c.bound, c.reason) for c in parse(text, kinds).spec.evaluate.claims]
+
+    assert claims("{kind: accuracy}") == [("accuracy", 0.7, "a start")]
+    assert claims("{kind: accuracy, reason: mine}") == [("accuracy", 0.7, "mine")]
+    assert claims("{kind: accuracy}", "regression") == [("accuracy/mae", 1e9, "a start")]
+    assert claims("{kind: accuracy, metric: mae}", "regression") == [("accuracy/mae", 1e9, "a start")]
+    assert claims("{kind: accuracy, at_most: 3, reason: r}", "regression") == [("accuracy", 3, "r")]
 
 
 def test_every_key_reaches_the_application(kinds):
@@ -90,8 +103,9 @@ def test_every_key_reaches_the_application(kinds):
         "fairness/age_group",
         "fairness/ratio/sex",
         "improvement",
+        "latency",
     ]
-    assert spec.evaluate.claims[1].settings == {"resamples": 500}
+    assert spec.evaluate.claims[1].settings == {"resamples": 500, "average": None}
     assert spec.evaluate.claims[3].settings == {"column": "age_group"}
     assert (spec.train.threshold, spec.serve.rollout.drain_seconds, spec.evaluate.node_class) == (0.4, 3, "big")
 
@@ -112,7 +126,7 @@ def test_features_hide_target_subject_ignored_and_sensitive(kinds):
 def test_policy_has_a_claim_each_and_an_id_of_its_content(kinds, minimal):
     policy = policy_of(parse(FULL, kinds).spec)
     assert [claim.name for claim in policy.claims] == sorted(claim.name for claim in policy.claims)
-    assert (policy.evidence_days, policy.node_class, len(policy.claims)) == (7, "big", 6)
+    assert (policy.evidence_days, policy.node_class, len(policy.claims)) == (7, "big", 7)
     assert policy.id.startswith("pol_")
     again = policy_of(parse(FULL.replace("team: risk", "team: other").replace("seeds: 3", "seeds: 4"), kinds).spec)
     assert again == policy

@@ -136,6 +136,22 @@ APPENDED: dict[str, tuple[str, list[str]]] = {
         "train: {candidates: {a: {model: forest, search: nope}}}\n",
         ["7:49 train.candidates.a.search |  | is the text 'nope'"],
     ),
+    "metric without a search": (
+        "train: {metric: accuracy, candidates: {a: {model: forest, search: none}}}\n",
+        ["7:17 train.metric |  | has no effect: no candidate searches"],
+    ),
+    "node class without latency": (
+        "evaluate: {node_class: big, claims: [{kind: accuracy}]}\n",
+        ["7:24 evaluate.node_class |  | has no effect: no claim measures latency; expected a claim of kind latency"],
+    ),
+    "node class beside a misspelt latency": (
+        "evaluate: {node_class: big, claims: [{kind: latncy}]}\n",
+        ["7:45 evaluate.claims[0].kind | latency | there is no claim 'latncy'"],
+    ),
+    "setting without meaning for the metric": (
+        "evaluate: {claims: [{kind: accuracy, average: macro}]}\n",
+        ["7:47 evaluate.claims[0].average |  | has no meaning for accuracy"],
+    ),
     "search metric": ("train: {metric: acuracy}\n", ["7:17 train.metric | accuracy | for classification"]),
     "unknown claim": (
         "evaluate: {claims: [{kind: acuracy}]}\n",
@@ -229,6 +245,11 @@ REPLACED: dict[str, tuple[str, str, list[str]]] = {
     "source at an address": ("tumours.csv", "'s3://b/t.csv'", ["5:13 data.sources[0] |  | is an address"]),
     "source as number": ("tumours.csv", "7", ["5:13 data.sources[0] |  | is 7; expected keys with values"]),
     "source twice": ("tumours.csv", "a.csv, {path: a.csv}", ["5:20 data.sources[1] |  | names 'a.csv' a second time"]),
+    "setting without meaning for the task": (
+        "classification",
+        "regression\ntrain: {candidates: {a: {model: forest, balanced: true}}}",
+        ["4:51 train.candidates.a.balanced |  | weighs classes, which a regression has none of"],
+    ),
     "threshold": (
         "classification",
         "regression\ntrain: {threshold: 0.5, metric: accuracy}",

@@ -38,6 +38,7 @@ def complete_candidates(given: dict[str, Any], tree: Tree, kinds: Kinds, *, task
         except ValidationError as error:
             tree.problems += explain(error, tree, settings, root=config, at=at, keys=COMMON)
             continue
+        _report_misfits(full, at, tree, task)
         search = candidate.get("search")
         done[name] = {
             "model": candidate["model"],
@@ -61,6 +62,12 @@ def default_candidates(kinds: Kinds, *, task: Task) -> dict[str, Any]:
         config.model_validate(settings)
         done[model] = {"model": model, "search": default.get("search"), "settings": settings}
     return done
+
+
+def _report_misfits(config: ModelConfig, at: KeyPath, tree: Tree, task: Task | None) -> None:
+    for key, why in (config.misfits(task) if task is not None else {}).items():
+        if key in config.model_fields_set:
+            tree.report((*at, key), why)
 
 
 def _config(

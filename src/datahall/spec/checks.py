@@ -10,6 +10,9 @@ from datahall.spec.explain import nearest, one_of, quote, show
 from datahall.spec.schema import SEARCH_METRICS, AppSpec
 from datahall.spec.tree import KeyPath, Tree
 
+LATENCY_CLAIM = "latency"
+"""The kind of claim whose evidence holds for one class of machine."""
+
 
 def contradictions(tree: Tree) -> list[Problem]:
     """Return the problems between keys of the raw file; keys that are already bad are passed over."""
@@ -39,6 +42,22 @@ def missing_columns(tree: Tree, spec: AppSpec, columns: tuple[str, ...]) -> list
             if feature not in features:
                 at: KeyPath = ("train", "candidates", name, "columns", number)
                 problems.append(_no_column(tree, at, feature, features))
+    return problems
+
+
+def without_effect(tree: Tree, candidates: dict[str, Any], claims: list[dict[str, Any]]) -> list[Problem]:
+    """Return the problems of keys that are right in themselves, but change nothing with these candidates and claims."""
+    problems = []
+    bad = [path[:2] for path in tree.bad]
+    searches = any(candidate["search"] is not None for candidate in candidates.values())
+    if tree.get("train", "metric") is not None and not searches and ("train", "candidates") not in bad:
+        expected = "search: {trials: ...} in a candidate, or no metric"
+        problems.append(tree.problem(("train", "metric"), "has no effect: no candidate searches", expected=expected))
+    measured = any(claim["kind"] == LATENCY_CLAIM for claim in claims)
+    if tree.get("evaluate", "node_class") is not None and not measured and ("evaluate", "claims") not in bad:
+        what = "has no effect: no claim measures latency"
+        expected = f"a claim of kind {LATENCY_CLAIM}, or no node_class"
+        problems.append(tree.problem(("evaluate", "node_class"), what, expected=expected))
     return problems
 
 

@@ -96,24 +96,40 @@ class _Claim:
         """Return the claim, or one for each sensitive column; nothing where a problem was found."""
         before = len(self.tree.problems)
         settings = {key: value for key, value in self.given.items() if key not in COMMON}
-        self._check_settings(settings)
+        config = self._settings(settings)
         if self.task is None:
             return []
         if self.task not in self.config.TASKS:
             self._problem("kind", f"is a claim for {' and '.join(self.config.TASKS)}", f"one that suits {self.task}")
             return []
+        self._take_default(self.task)
         metric = self._metric(self.task)
-        base = None if metric is None else self._bound(metric, self.task)
+        base = None if metric is None else self._bound(metric)
         columns = self._columns(settings)
+        if config is not None and metric is not None:
+            for key, why in config.misfits(self.task, metric).items():
+                if key in config.model_fields_set:
+                    self._problem(key, why, "")
         if base is None or len(self.tree.problems) > before or any(self._is_bad(key) for key in COMMON):
             return []
         return [self._one(base, settings, column) for column in columns]
 
-    def _check_settings(self, settings: dict[str, Any]) -> None:
+    def _settings(self, settings: dict[str, Any]) -> ClaimConfig | None:
         try:
-            self.config.model_validate(settings)
+            return self.config.model_validate(settings)
         except ValidationError as error:
             self.tree.problems += explain(error, self.tree, settings, root=self.config, at=self.at, keys=COMMON)
+            return None
+
+    def _take_default(self, task: Task) -> None:
+        """Let a claim without a bound demand what the default claim of its kind demands, if the metric is the same."""
+        default = self.config.default(task)
+        stated = {key: value for key, value in self.given.items() if value is not None}
+        if default is None or stated.keys() & {"at_least", "at_most"}:
+            return
+        metric = default.get("metric", self.config.DEFAULT_METRIC[task])
+        if stated.get("metric", metric) == metric:
+            self.given = {key: default[key] for key in COMMON if key in default} | stated
 
     def _metric(self, task: Task) -> str | None:
         metric = self.given.get("metric")
@@ -128,7 +144,7 @@ class _Claim:
         self._problem("metric", what, one_of(fitting), nearest(metric, fitting))
         return None
 
-    def _bound(self, metric: str, task: Task) -> dict[str, Any] | None:
+    def _bound(self, metric: str) -> dict[str, Any] | None:
         """Return the claim with metric, its one bound, and its reason."""
         direction = self.config.METRICS[metric]
         other = "at_most" if direction == "at_least" else "at_least"
@@ -143,13 +159,8 @@ class _Claim:
             return None
         low, high = self.config.bound_limits(metric)
         if direction not in claim:
-            default = self.config.default(task) or {}
-            if default.get("metric", self.config.DEFAULT_METRIC[task]) != metric or direction not in default:
-                self._problem(
-                    "", "has no bound", f"{direction} with a number between {low:g} and {high:g}, and a reason"
-                )
-                return None
-            return {"reason": default["reason"], direction: default[direction], **claim}
+            self._problem("", "has no bound", f"{direction} with a number between {low:g} and {high:g}, and a reason")
+            return None
         if not low <= claim[direction] <= high:
             self._problem(direction, f"is {claim[direction]:g}, which {metric} never is", f"{low:g} to {high:g}")
         if "reason" not in claim and not self._is_bad("reason"):

@@ -1,7 +1,7 @@
 """The version of each stage's code, as far as it changes what the stage makes.
 
-Raise a number when the stage would make something else from the same inputs; a refactor leaves it. A golden digest per
-stage guards this: a test that goes red says that either the refactor was none, or the number must rise.
+Raise a number when the stage would make something else from the same inputs; a refactor leaves it. Every hall then
+runs that stage, and what follows from it, once more.
 """
 
 from __future__ import annotations

@@ -47,6 +47,11 @@ class ModelConfig(Section):
         del task
         return None
 
+    def misfits(self, task: Task) -> dict[str, str]:
+        """Return each setting that has no effect or no sense for `task`, and why; called for named settings only."""
+        del task
+        return {}
+
 
 class ClaimConfig(Section):
     """The settings of one kind of claim: a subclass's fields are the keys that are its own.
@@ -76,10 +81,15 @@ class ClaimConfig(Section):
 
         The dictionary is written as in the file, without `kind`: a bound and its `reason`, and whatever else
         differs from the defaults. Asked only for a task in TASKS; a PER_SENSITIVE claim is made only where the
-        application has sensitive columns. A claim in the file that gives no bound takes bound and reason from here.
+        application has sensitive columns. A claim in the file that gives neither metric nor bound takes what it lacks from here.
         """
         del task
         return None
+
+    def misfits(self, task: Task, metric: str) -> dict[str, str]:
+        """Return each setting that has no effect or no sense for `task` and `metric`, and why."""
+        del task, metric
+        return {}
 
 
 @dataclass(frozen=True)

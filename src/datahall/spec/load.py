@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from datahall.core.errors import Problem, SpecError
 from datahall.core.records import Task
 from datahall.spec import candidates, claims
-from datahall.spec.checks import contradictions, missing_columns
+from datahall.spec.checks import contradictions, missing_columns, without_effect
 from datahall.spec.explain import explain, nearest, plain, show
 from datahall.spec.kinds import Kinds
 from datahall.spec.read import decode, read_text
@@ -109,6 +109,8 @@ def _spec(tree: Tree, kinds: Kinds) -> AppSpec | None:
     task = cast("Task | None", tree.get("task") or nearest(tree.value.get("task"), SEARCH_METRICS) or None)
     full_candidates = _candidates(tree, kinds, task)
     full_claims = _claims(tree, kinds, task)
+    if task is not None:
+        tree.problems += without_effect(tree, full_candidates, full_claims)
     if shape is None or tree.problems:
         return None
     whole = plain(shape)

@@ -201,13 +201,11 @@ def _data_parts(spec: AppSpec, sources: tuple[tuple[str, str], ...]) -> dict[str
 
 
 def _train_parts(spec: AppSpec, name: str) -> dict[str, Any]:
-    at = f"train.candidates.{name}"
-    candidate = _fields(at, spec.train.candidates[name])
-    return candidate | {
-        "train.seeds": spec.train.seeds,
-        "train.seed": spec.train.seed,
-        "train.metric": spec.search_metric,
-    }
+    candidate = spec.train.candidates[name]
+    parts = _fields(f"train.candidates.{name}", candidate)
+    parts |= {"train.seeds": spec.train.seeds, "train.seed": spec.train.seed}
+    # only a search compares on the metric; other candidates keep their fits when it changes
+    return parts if candidate.search is None else parts | {"train.metric": spec.search_metric}
 
 
 def _fields(at: str, section: Section, *, without: Collection[str] = ()) -> dict[str, Any]:

@@ -84,8 +84,9 @@ class Tree:
         )
 
     def report(self, path: KeyPath, what: str, *, expected: str = "", nearest: str = "") -> None:
-        """Write down a problem with the value at `path`."""
+        """Write down a problem with the value at `path`, which is bad from then on."""
         self.problems.append(self.problem(path, what, expected=expected, nearest=nearest))
+        self.bad.add(path)
 
     def get(self, *path: str | int, default: Any = None) -> Any:
         """Return the value at `path`, `default` where it is left out, empty or bad."""
