@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from datahall.core.errors import UserError
 from datahall.security.signing import Ed25519Signer
 from datahall.serve.answers import open_answer_id
 from datahall.serve.batch import BatchSettings

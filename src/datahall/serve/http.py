@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         """Keep the way open for answers that are still to come."""
         self._peer_done = True
         self._deaf = True
-        return bool(self._slots) and not self.closed
+        return bool(self._slots) and self._request is None
 
     def pause_writing(self) -> None:
         """Stop reading from a client that does not read."""
@@ -325,13 +325,13 @@ class Connection(asyncio.Protocol):
             if response.close:
                 self._slots.clear()
                 self._deaf = True
-        if self._slots and self._slots[0].splice is not None:
-            self._slots[0].splice.activate()
         if self._transport is None:
             return
         if parts:
             self._transport.write(b"".join(parts) if len(parts) > 1 else parts[0])
             self._since = self._loop.time()
+        if self._slots and self._slots[0].splice is not None:
+            self._slots[0].splice.activate()
         if not self._slots and (self._deaf or (self._app.draining and self._request is None)):
             self._finish()
         self._balance()
