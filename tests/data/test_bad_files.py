@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from datahall.core.errors import DataError
 from datahall.data.formats import FORMATS
 from datahall.data.peek import column_names
+from datahall.data.read import stack
 
 CSV = {
     "empty": (b"", "f.csv", "the file is empty"),
@@ -41,8 +42,6 @@ JSON = {
     "no rows": (b"[]", "f.json", "not one row"),
     "number": (b"5", "f.json:1", "a number, not an object"),
     "rows of numbers": (b'[{"a": 1}, 2]', "f.json, row 2", "a number, not an object"),
-    "nested": (b'[{"a": 1}, {"a": {"b": 1}}]', "f.json, row 2", "'a' is an object"),
-    "array": (b'{"a": 1}\n{"a": [1]}\n', "f.json, row 2", "'a' is an array"),
     "twice": (b'[{"a": 1, "a": 2}]', "f.json:1", "the key 'a' twice"),
     "NaN": (b'[{"a": NaN}]', "f.json:1", "NaN is not JSON"),
     "cut off": (b'{"a": 1}\n{"a": 2', "f.json:2", "not JSON"),
@@ -62,10 +61,14 @@ PARQUET = {
     "empty": (b"", "f.parquet", "not a Parquet file"),
     "csv": (b"a,b\n1,2\n", "f.parquet", "not a Parquet file"),
     "cut off": (parquet(a=[1, 2])[:-9], "f.parquet", "damaged"),
-    "dates": (parquet(a=[dt.date(2020, 1, 1)]), "f.parquet", "column 'a' holds dates"),
-    "lists": (parquet(a=[[1]]), "f.parquet", "no plain value"),
-    "bytes": (parquet(a=[b"x"]), "f.parquet", "no plain value"),
     "no rows": (parquet(a=pl.Series([], dtype=pl.Int8)), "f.parquet", "not one row"),
+}
+REFUSED = {
+    "object": ("json", b'[{"a": 1}, {"a": {"b": 1}}]', "f.json, row 2", "'a' is an object"),
+    "array": ("json", b'{"a": 1}\n{"a": [1]}\n', "f.json, row 2", "'a' is an array"),
+    "dates": ("parquet", parquet(a=[dt.date(2020, 1, 1)]), "f.parquet", "column 'a' holds dates"),
+    "lists": ("parquet", parquet(a=[[1]]), "f.parquet", "no plain value"),
+    "bytes": ("parquet", parquet(a=[b"x"]), "f.parquet", "no plain value"),
 }
 CASES = [
     pytest.param(kind, *case, id=f"{kind}-{name}")
@@ -81,6 +84,17 @@ def test_a_bad_file_is_refused_with_its_place(kind, data, where, what):
     assert caught.value.where == where
     assert what in caught.value.what
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("kind", "data", "where", "what"), REFUSED.values(), ids=REFUSED)
+def test_a_column_without_plain_values_is_refused_unless_ignored(kind, data, where, what):
+    table = FORMATS.load(kind).read(data, f"f.{kind}")
+    assert table.columns == ["a"]
+    with pytest.raises(DataError, match=what) as caught:
+        stack([table], [], ["a"])
+    assert caught.value.where == where
+    assert caught.value.hint
+    assert stack([table], [], []).frame.width == 0
 
 
 @given(st.binary(max_size=200) | st.text(alphabet='ab,"\n\r;é ', max_size=60).map(str.encode))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import polars as pl
@@ -105,3 +106,12 @@ def test_a_guessed_application_runs(tmp_path, csv_table, write_csv, run_data):
     assert (found.target, found.task, found.subject) == ("y", "classification", "person")
     result = run_data([path], target=found.target, task=found.task, subject=found.subject, ignore=list(found.ignore))
     assert result.num_rows == 300
+
+
+def test_a_column_of_dates_is_ignored_with_its_reason(tmp_path):
+    path = tmp_path / "a.parquet"
+    days = [dt.date(2024, 1, 1) + dt.timedelta(days=i) for i in range(NUM)]
+    pl.DataFrame({"day": days, "a": numbers(), "y": numbers(2)}).write_parquet(path)
+    found = guess(path)
+    assert (found.target, found.ignore) == ("y", ("day",))
+    assert any("dates" in reason for reason in found.reasons)

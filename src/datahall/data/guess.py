@@ -111,7 +111,7 @@ def guess(path: Path) -> Guess:
     suffix = path.suffix.lower()
     table, _ = read_source(path, FORMATS.get(suffix, "csv"), path.name)
     frame = table.frame.gather_every(-(-table.frame.height // MAX_ROWS))
-    if frame.width < 2:
+    if len(table.columns) < 2 or not frame.width:
         raise DataError("there is one column only", where=path.name, hint="a target and one feature are the least")
     reasons: list[str] = []
     subject = _subject(frame, reasons)
@@ -121,7 +121,9 @@ def guess(path: Path) -> Guess:
     target = _target(frame, typed, reasons)
     task = _task(typed.pop(target), target, reasons)
     ignore = _ignore(frame, typed, reasons)
-    return Guess(target, task, subject, sensitive, ignore, reasons)
+    for name, error in table.refused.items():
+        reasons.append(f"ignore: {name}, because {error.what}")
+    return Guess(target, task, subject, sensitive, (*ignore, *table.refused), reasons)
 
 
 def _subject(frame: pl.DataFrame, reasons: list[str]) -> str | None:

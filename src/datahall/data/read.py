@@ -50,19 +50,22 @@ def read_source(path: Path, format: str, name: str) -> tuple[RawTable, Source]:
     data = _bytes(path, name)
     table = FORMATS.load(format).read(data, name)
     digest = digest_bytes(data)
-    return table, Source(name=name, digest=digest, size_bytes=len(data), num_rows=table.frame.height)
+    return table, Source(name=name, digest=digest, size_bytes=len(data), num_rows=len(table.places))
 
 
 def stack(tables: Sequence[RawTable], sources: Sequence[Source], columns: Sequence[str]) -> RawRows:
     """Put the tables' `columns` one below the other, matched by name; mixed types become text.
 
-    Raises DataError naming the file and the nearest spelling where a table lacks a column.
+    Raises DataError naming the file and the nearest spelling where a table lacks a column, and a refused column's
+    own error.
     """
     for column in columns:  # the first file's columns come first, so a later file is said to differ from it
         for table in tables:
-            if column not in table.frame.columns:
-                near = difflib.get_close_matches(column, table.frame.columns, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(table.frame.columns[:20])}"
+            if column in table.refused:
+                raise table.refused[column]
+            if column not in table.columns:
+                near = difflib.get_close_matches(column, table.columns, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(table.columns[:20])}"
                 raise DataError(f"there is no column '{column}'", where=table.name, hint=hint)
     frames = [table.frame.select(columns) for table in tables]
     for column in columns:
@@ -74,7 +77,7 @@ def stack(tables: Sequence[RawTable], sources: Sequence[Source], columns: Sequen
 
 def all_columns(tables: Sequence[RawTable]) -> tuple[str, ...]:
     """Return the names of all columns of all tables, in the order in which they first appear."""
-    return tuple(dict.fromkeys(column for table in tables for column in table.frame.columns))
+    return tuple(dict.fromkeys(column for table in tables for column in table.columns))
 
 
 def show(value: object) -> str:

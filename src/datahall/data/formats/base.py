@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,13 @@ class RawTable:
     frame: pl.DataFrame
     places: np.ndarray
     unit: Literal["line", "row"]
+    refused: Mapping[str, DataError] = field(default_factory=dict)
+    """Columns that hold no plain values, and why: no trouble as long as the application ignores them."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns, the refused ones last."""
+        return [*self.frame.columns, *self.refused]
 
     def place(self, index: int) -> str:
         """Return where row `index` is, for people: `visits.csv:17`, or `visits.parquet, row 17`."""

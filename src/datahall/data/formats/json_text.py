@@ -26,20 +26,27 @@ class _ConstantError(ValueError):
 def read(data: bytes, name: str) -> RawTable:
     """Return one column for each key, null where an object lacks it; columns of mixed values become text.
 
-    Raises DataError with the row for anything but flat objects: nested values, repeated keys, NaN.
+    Nested values make a column a refused one. Raises DataError with the row for anything but objects, and for
+    repeated keys and NaN.
     """
     rows = _rows(_text(data, name), name)
     if not rows:
         raise DataError("there is not one row", where=name, hint=_SHAPE)
     names = list(dict.fromkeys(key for row in rows for key in row))
     check_names(names, name)
-    frame = pl.DataFrame([_series(key, [row.get(key) for row in rows], name) for key in names])
-    return RawTable(name, frame, np.arange(1, len(rows) + 1), "row")
+    columns: dict[str, pl.Series] = {}
+    refused: dict[str, DataError] = {}
+    for key in names:
+        try:
+            columns[key] = _series(key, [row.get(key) for row in rows], name)
+        except DataError as error:
+            refused[key] = error
+    return RawTable(name, pl.DataFrame(columns), np.arange(1, len(rows) + 1), "row", refused)
 
 
 def column_names(path: Path) -> list[str]:
     """Return every key that any row has; the whole file is read, since a later row may have more keys."""
-    return read(path.read_bytes(), path.name).frame.columns
+    return read(path.read_bytes(), path.name).columns
 
 
 def _text(data: bytes, name: str) -> str:
@@ -111,7 +118,7 @@ def _plain(value: Any) -> str | None:
     """Write one value of a mixed column as it stands in the file, so that typing can name the odd ones."""
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value)
+    return json.dumps(value)  # Infinity, which 1e999 gives, is left for the contract to find
 
 
 def _article(value: Any) -> str:

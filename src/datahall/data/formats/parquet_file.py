@@ -20,7 +20,8 @@ _BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, Val
 def read(data: bytes, name: str) -> RawTable:
     """Return the columns as they are, decimals as floats and dictionaries as text.
 
-    Raises DataError for damaged files, dates, binary and nested columns, and files of over 500 million cells.
+    Dates, binary and nested columns are refused ones. Raises DataError for damaged files and for those of over
+    500 million cells.
     """
     if data[:4] not in {b"PAR1", b"PARE"}:
         raise DataError("this is not a Parquet file", where=name, hint="say its true format: csv or json")
@@ -33,14 +34,20 @@ def read(data: bytes, name: str) -> RawTable:
     check_names(schema.names(), name)
     if num_rows * len(schema) > _MAX_CELLS:
         raise DataError(f"{num_rows} rows of {len(schema)} columns are too many", where=name, hint="use fewer rows")
-    casts = [_cast(column, dtype, name) for column, dtype in schema.items()]
+    casts: list[pl.Expr] = []
+    refused: dict[str, DataError] = {}
+    for column, dtype in schema.items():
+        try:
+            casts.append(_cast(column, dtype, name))
+        except DataError as error:
+            refused[column] = error
     if not num_rows:
         raise DataError("there is not one row", where=name, hint="add rows, or leave the file out")
     try:
         frame = pl.read_parquet(io.BytesIO(data)).select(casts)
     except _BROKEN as error:
         raise _unreadable(error, name) from error
-    return RawTable(name, frame, np.arange(1, frame.height + 1), "row")
+    return RawTable(name, frame, np.arange(1, num_rows + 1), "row", refused)
 
 
 def column_names(path: Path) -> list[str]:
