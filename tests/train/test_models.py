@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -36,6 +39,17 @@ def test_every_kind_has_described_settings_and_a_space_within_their_bounds(name)
         for end in ends:
             whole = not isinstance(room, Choice) and room.whole
             kind.model_validate({setting: int(end) if whole else end})
+
+
+def test_settings_are_read_without_numeric_libraries():
+    code = (
+        "import sys\n"
+        "from datahall.train import MODELS\n"
+        "[MODELS.load(name)() for name in MODELS.names]\n"
+        "print(sorted({'numpy', 'sklearn', 'scipy', 'optuna', 'polars', 'skops'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", MODELS.names)

@@ -6,7 +6,7 @@ from datahall.core.records import Column
 from datahall.testing.clock import AutoClock
 from datahall.train import MODELS
 from datahall.train.models.base import Range, TrainableConfig
-from datahall.train.search import RUNGS, Problem, SearchSettings, open_space, search
+from datahall.train.search import RUNGS, Assignment, SearchSettings, open_space, search
 from datahall.train.table import Rows
 
 FEATURES = tuple(Column(name=name, kind="number") for name in ("a", "b"))
@@ -18,8 +18,8 @@ def rows(seed, num_rows=160):
     return Rows(matrix, (np.hypot(matrix[:, 0], matrix[:, 1]) > 1.1).astype(np.int64))
 
 
-def problem(config, *, metric="log_loss", seed=3):
-    return Problem(
+def assignment(config, *, metric="log_loss", seed=3):
+    return Assignment(
         config=config,
         task="classification",
         features=FEATURES,
@@ -44,7 +44,7 @@ def run(asked, trials=14, clock=None, **limits):
 
 
 def test_a_search_prunes_and_ends_no_worse_than_the_settings_it_began_with():
-    found, bests = run(problem(boosting()))
+    found, bests = run(assignment(boosting()))
     states = [trial.state for trial in found.trials]
     assert states.count("pruned") >= 2
     assert states[0] == "complete"
@@ -57,21 +57,21 @@ def test_a_search_prunes_and_ends_no_worse_than_the_settings_it_began_with():
     assert bests == sorted(bests)
 
 
-def test_equal_problems_give_equal_trials_and_another_seed_others():
-    first, second = (run(problem(boosting()))[0] for _ in range(2))
+def test_equal_assignments_give_equal_trials_and_another_seed_others():
+    first, second = (run(assignment(boosting()))[0] for _ in range(2))
     assert first.trials == second.trials
-    assert run(problem(boosting(), seed=4))[0].trials != first.trials
+    assert run(assignment(boosting(), seed=4))[0].trials != first.trials
 
 
 def test_the_first_trial_is_the_settings_as_they_stand():
-    found, _ = run(problem(boosting()), trials=1)
+    found, _ = run(assignment(boosting()), trials=1)
     assert found.config == boosting()
     assert found.trials[0].params["learning_rate"] == boosting().learning_rate
 
 
 def test_what_a_person_chose_stays():
     assert "num_rounds" not in open_space(boosting())
-    found, _ = run(problem(boosting(learning_rate=0.2)), trials=6)
+    found, _ = run(assignment(boosting(learning_rate=0.2)), trials=6)
     assert all(trial.params.keys().isdisjoint({"num_rounds", "learning_rate"}) for trial in found.trials)
     assert (found.config.num_rounds, found.config.learning_rate) == (8, 0.2)
 
@@ -91,8 +91,8 @@ def test_no_trial_begins_after_the_time_limit():
             self.advance(1)
             return super().monotonic_ns()
 
-    assert len(run(problem(boosting()), clock=TickingClock(), timeout_s=8.0)[0].trials) == 3
-    assert len(run(problem(boosting()), clock=TickingClock(), timeout_s=0.5)[0].trials) == 1
+    assert len(run(assignment(boosting()), clock=TickingClock(), timeout_s=8.0)[0].trials) == 3
+    assert len(run(assignment(boosting()), clock=TickingClock(), timeout_s=0.5)[0].trials) == 1
 
 
 class Fragile(TrainableConfig):
@@ -112,10 +112,11 @@ class Fragile(TrainableConfig):
 
 class Weak(Fragile):
     power: float = 0.5
+    SPACE = {"power": Range(0.0, 0.5)}  # noqa: RUF012  (as above)
 
 
 def test_a_trial_that_fails_ends_itself_only():
-    found, _ = run(problem(Fragile()), trials=8)
+    found, _ = run(assignment(Fragile()), trials=8)
     failed = [trial for trial in found.trials if trial.state == "failed"]
     assert failed
     assert len(found.trials) == 8
@@ -125,16 +126,16 @@ def test_a_trial_that_fails_ends_itself_only():
 
 def test_a_search_of_failures_only_is_refused_with_the_reason():
     with pytest.raises(UserError, match=r"every trial of the search failed; the last: .*too weak"):
-        run(problem(Weak()), trials=1)
+        run(assignment(Weak()), trials=1)
 
 
 @pytest.mark.parametrize("name", ["forest", "logistic", "mlp"])
 def test_every_space_can_be_searched(name):
     quick = {"forest": {"num_trees": 5}, "logistic": {}, "mlp": {"num_epochs": 3}}[name]
-    found, _ = run(problem(MODELS.load(name).model_validate(quick), metric="accuracy"), trials=7)
+    found, _ = run(assignment(MODELS.load(name).model_validate(quick), metric="accuracy"), trials=7)
     assert {trial.state for trial in found.trials} <= {"complete", "pruned"}
 
 
 def test_a_metric_of_the_other_task_is_refused():
     with pytest.raises(UserError, match="cannot use 'rmse'"):
-        run(problem(boosting(), metric="rmse"))
+        run(assignment(boosting(), metric="rmse"))

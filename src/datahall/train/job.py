@@ -20,7 +20,7 @@ from datahall.train.conformal import HALF_WIDTH_METRIC, half_width
 from datahall.train.contract import SeedModel, TrainRequest, TrainResult
 from datahall.train.fit import evaluate_fit, fit_pipeline
 from datahall.train.models.base import TrainableConfig
-from datahall.train.search import Found, Problem, SearchSettings, Trial, search
+from datahall.train.search import Assignment, Found, SearchSettings, Trial, search
 from datahall.train.table import Rows, check_classes, load_rows
 
 
@@ -108,7 +108,7 @@ def _search(
         figures = {"best": abs(best)} if np.isfinite(best) else {}
         report(Progress(done=trial.number + 1, total=total, message=message, figures=figures))
 
-    problem = Problem(
+    assignment = Assignment(
         config=config,
         task=request.task,
         features=request.features,
@@ -117,7 +117,7 @@ def _search(
         metric=request.search_metric,
         seed=request.seeds[0],
     )
-    return search(problem, settings, clock, told)
+    return search(assignment, settings, clock, told)
 
 
 def _fit_seed(

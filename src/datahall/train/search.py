@@ -45,7 +45,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Assignment:
     """What a search looks for settings of."""
 
     config: TrainableConfig
@@ -65,17 +65,19 @@ class Found:
     trials: tuple[Trial, ...]
 
 
-def search(problem: Problem, settings: SearchSettings, clock: Clock, told: Callable[[Trial, float], None]) -> Found:
+def search(
+    assignment: Assignment, settings: SearchSettings, clock: Clock, told: Callable[[Trial, float], None]
+) -> Found:
     """Run the trials and return the best; `told` hears of each trial and the best value so far.
 
     The first trial is the settings as they stand, so a search never ends with worse ones. Sampling is TPE (Bergstra et
     al. 2011), pruning below the median of earlier trials at the same rung (as in Google Vizier, Golovin et al. 2017).
-    Equal problems give equal trials unless the time limit cuts them short.
+    Equal assignments give equal trials unless the time limit cuts them short.
 
     Raises UserError where nothing is left to vary, or where every trial failed.
     """
-    check_metric(problem.task, problem.metric)
-    runner = _Trials(problem, clock)
+    check_metric(assignment.task, assignment.metric)
+    runner = _Trials(assignment, clock)
     trials: list[Trial] = []
     best: tuple[float, TrainableConfig] | None = None
     started_ns = clock.monotonic_ns()
@@ -84,8 +86,8 @@ def search(problem: Problem, settings: SearchSettings, clock: Clock, told: Calla
             break
         config, trial = runner.run(number)
         trials.append(trial)
-        if trial.state == "complete" and (best is None or _good(problem, trial) > best[0]):
-            best = (_good(problem, trial), config)
+        if trial.state == "complete" and (best is None or _good(assignment, trial) > best[0]):
+            best = (_good(assignment, trial), config)
         told(trial, best[0] if best else float("-inf"))
     if best is None:
         raise UserError(f"every trial of the search failed; the last: {trials[-1].reason}", where="search")
@@ -93,12 +95,11 @@ def search(problem: Problem, settings: SearchSettings, clock: Clock, told: Calla
 
 
 def open_space(config: TrainableConfig) -> dict[str, Range | Choice]:
-    """Return what may vary: the part of the kind's space whose settings stand at their defaults."""
-    defaults = {name: field.default for name, field in type(config).model_fields.items()}
-    space = {name: room for name, room in config.SPACE.items() if getattr(config, name) == defaults[name]}
+    """Return what may vary: the kind's space without the settings that the application file names."""
+    space = {name: room for name, room in config.SPACE.items() if name not in config.model_fields_set}
     if not space:
         raise UserError(
-            "the search has nothing to vary: every setting it could change was chosen",
+            "the search has nothing to vary: every setting it could change is given",
             where="search",
             hint=f"leave out one of: {', '.join(config.SPACE)}; or leave out search",
         )
@@ -108,19 +109,19 @@ def open_space(config: TrainableConfig) -> dict[str, Range | Choice]:
 class _Trials:
     """Runs trials one by one, and tells the study how each went."""
 
-    def __init__(self, problem: Problem, clock: Clock) -> None:
+    def __init__(self, assignment: Assignment, clock: Clock) -> None:
         import optuna  # noqa: PLC0415  (heavy, only to search)
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._problem = problem
+        self._assignment = assignment
         self._clock = clock
-        self._space = open_space(problem.config)
-        self._parts = nested_parts(problem.train, problem.task, problem.seed, RUNGS)
+        self._space = open_space(assignment.config)
+        self._parts = nested_parts(assignment.train, assignment.task, assignment.seed, RUNGS)
         self._states = optuna.trial.TrialState
         self._study = optuna.create_study(  # its storage is in memory: nothing is written
             direction="maximize",
             sampler=optuna.samplers.TPESampler(
-                seed=derive_seed(problem.seed, "search"), n_startup_trials=NUM_STARTUP_TRIALS
+                seed=derive_seed(assignment.seed, "search"), n_startup_trials=NUM_STARTUP_TRIALS
             ),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=NUM_STARTUP_TRIALS),
         )
@@ -128,12 +129,12 @@ class _Trials:
     def run(self, number: int) -> tuple[TrainableConfig, Trial]:
         """Run one trial; number 0 is the settings as they stand, which may lie outside of the space."""
         started_ns = self._clock.monotonic_ns()
-        config, asked = self._problem.config, None
+        config, asked = self._assignment.config, None
         params = {name: getattr(config, name) for name in self._space}
         if number:
             asked = self._study.ask()
             params = {name: _suggest(asked, name, room) for name, room in self._space.items()}
-            config = type(config).model_validate({**config.model_dump(), **params})
+            config = type(config).model_validate({**config.model_dump(exclude_unset=True), **params})
         rungs: list[float] = []
         try:
             state, reason = self._climb(config, asked, rungs)
@@ -152,12 +153,12 @@ class _Trials:
         return config, trial
 
     def _climb(self, config: TrainableConfig, asked: Any, rungs: list[float]) -> tuple[str, str]:
-        problem = self._problem
+        assignment = self._assignment
         for step, part in enumerate(self._parts):
-            pipeline = fit_pipeline(config, part, problem.features, problem.task, problem.seed)
-            figures, _ = evaluate_fit(pipeline, problem.validation, problem.task)
-            value = goodness(problem.metric, figures)
-            rungs.append(figures[problem.metric])
+            pipeline = fit_pipeline(config, part, assignment.features, assignment.task, assignment.seed)
+            figures, _ = evaluate_fit(pipeline, assignment.validation, assignment.task)
+            value = goodness(assignment.metric, figures)
+            rungs.append(figures[assignment.metric])
             if asked is None or step + 1 == len(self._parts):
                 continue
             asked.report(value, step)
@@ -169,7 +170,7 @@ class _Trials:
         if asked is None:
             return
         ends = {"complete": self._states.COMPLETE, "pruned": self._states.PRUNED, "failed": self._states.FAIL}
-        value = goodness(self._problem.metric, {self._problem.metric: rungs[-1]}) if state == "complete" else None
+        value = goodness(self._assignment.metric, {self._assignment.metric: rungs[-1]}) if state == "complete" else None
         self._study.tell(asked, value, state=ends[state])
 
 
@@ -182,6 +183,6 @@ def _suggest(trial: Any, name: str, room: Range | Choice) -> Any:
     return trial.suggest_float(name, room.low, room.high, log=room.log)
 
 
-def _good(problem: Problem, trial: Trial) -> float:
+def _good(assignment: Assignment, trial: Trial) -> float:
     assert trial.value is not None
-    return goodness(problem.metric, {problem.metric: trial.value})
+    return goodness(assignment.metric, {assignment.metric: trial.value})

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-import numpy as np
 from pydantic import Field
 
 from datahall.core.records import Task
 from datahall.spec.kinds import Many, ModelConfig
+
+if TYPE_CHECKING:  # an application file is checked without loading numpy
+    import numpy as np
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -33,8 +35,7 @@ class TrainableConfig(ModelConfig):
     """Settings of a model that scikit-learn fits; nothing here imports scikit-learn until `build` is called."""
 
     SPACE: ClassVar[Mapping[str, Range | Choice]]
-    """What a search varies, by setting; one that does not stand at its default was chosen by a
-    person and stays."""
+    """What a search varies, by setting; a setting that the application file names stays as it is there."""
     SCALED: ClassVar[bool]
     """Whether numbers are brought to mean 0 and deviation 1 first."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import numpy as np
 from pydantic import Field
 
 from datahall.core.records import Task
 from datahall.spec.kinds import Many
 from datahall.train.models.base import Choice, Range, TrainableConfig
+
+if TYPE_CHECKING:  # an application file is checked without loading numpy
+    import numpy as np
 
 
 class Mlp(TrainableConfig):
