@@ -1,0 +1,1 @@
+"""Starting processes on this machine that hold only what they were given."""

@@ -1,0 +1,116 @@
+"""A program to launch in tests: does what its request says, one action after another."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from datahall.core.jobs import Message, Progress
+
+_kept = []
+
+
+def refusal(action, *given, **how):
+    """Return the name of the error with which the system refuses an action, else `done`."""
+    try:
+        action(*given, **how)
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+
+def connect(kind, address):
+    family, kind = {
+        "tcp": (socket.AF_INET, socket.SOCK_STREAM),
+        "udp": (socket.AF_INET, socket.SOCK_DGRAM),
+        "unix": (socket.AF_UNIX, socket.SOCK_STREAM),
+    }[kind]
+    with socket.socket(family, kind) as endpoint:
+        endpoint.connect(tuple(address) if isinstance(address, list) else address)
+
+
+def facts(context):
+    return {
+        "environment": dict(os.environ),
+        "cwd": str(Path.cwd()),
+        "stdin": sys.stdin.read(),
+        "isolation": context.isolation,
+        "group": os.getpgrp() == os.getpid() == os.getsid(0),
+    }
+
+
+def grandchild(context):
+    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    context.send(Message(progress=Progress(done=0, total=1, figures={"pid": child.pid})))
+
+
+def progress(context, done):
+    context.report(Progress(done=done, total=1))
+
+
+def threads(context, num_messages):
+    def talk(number):
+        for _ in range(num_messages):
+            progress(context, number)
+
+    talkers = [threading.Thread(target=talk, args=(number,)) for number in range(4)]
+    for talker in talkers:
+        talker.start()
+    for talker in talkers:
+        talker.join()
+
+
+def fail(_context, text):
+    raise ValueError(text)
+
+
+ACTIONS = {
+    "read": lambda _, path: refusal(Path(path).read_bytes),
+    "list": lambda _, path: refusal(lambda: list(Path(path).iterdir())),
+    "write": lambda _, path: refusal(Path(path).write_text, "written"),
+    "link": lambda _, target, path: refusal(Path(path).symlink_to, target),
+    "run": lambda _, path: refusal(subprocess.run, [path], check=False),
+    "connect": lambda _, kind, address: refusal(connect, kind, address),
+    "kill": lambda _, pid: refusal(os.kill, pid, 0),
+    "setsid": lambda _: refusal(subprocess.run, ["/bin/true"], start_new_session=True, check=True),
+    "facts": facts,
+    "memfds": lambda context: [bytes(view).hex() for view in context.memfds],
+    "memfd_write": lambda _, descriptor: refusal(os.pwrite, descriptor, b"x", 0),
+    "allocate": lambda _, size: _kept.append(bytearray(size)),
+    "load": lambda _, *names: [__import__(name).__name__ for name in names],
+    "log": lambda _, text: print(text, file=sys.stderr),  # noqa: T201  (its log)
+    "echo": lambda _, value: value,
+    "grandchild": grandchild,
+    "progress": progress,
+    "threads": threads,
+    # A C call that never gives Python a turn: ctypes.PyDLL keeps the interpreter's lock.
+    "busy": lambda _: ctypes.PyDLL(None).pause(),
+    "pause": lambda _: signal.pause(),
+    "ignore": lambda _: int(signal.signal(signal.SIGTERM, signal.SIG_IGN)),
+    "exit": lambda _, status: os._exit(status),
+    "die": lambda _, number: os.kill(os.getpid(), number),
+    "raise": fail,
+    "garbage": lambda context, text: os.write(context._messages, text.encode()) and None,
+    "nan": lambda context: context.send(Message(result=float("nan"))),
+}
+
+
+def main():
+    if sys.argv[1] == "careless":  # the negative control: a main that forgets enter()
+        signal.pause()
+    from datahall.backends.launch import child  # noqa: PLC0415  (only here)
+
+    context = child.enter()
+    request = json.loads(context.request)
+    answers = [ACTIONS[name](context, *given) for name, *given in request["actions"]]
+    context.send(Message(result=answers))
+
+
+main()
