@@ -52,10 +52,11 @@ class Hall:
 
 
 @contextmanager
-def open_hall(paths: HallPaths, clock: Clock | None = None) -> Iterator[Hall]:
+def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | None = None) -> Iterator[Hall]:
     """Create the hall if need be, take its lock, and yield it open.
 
-    Raises HallBusyError where another process holds it.
+    `lifeline` is the reading end of a pipe with whose writing end the hall's processes end; without one they end with
+    this process. Raises HallBusyError where another process holds the hall.
     """
     clock = clock or SystemClock()
     paths.create()
@@ -69,19 +70,27 @@ def open_hall(paths: HallPaths, clock: Clock | None = None) -> Iterator[Hall]:
             clock,
             witness=FileWitness(default_folder(), partial(consistency_proof, read=catalogue.nodes)),
         )
+        launcher = LocalLauncher(paths.logs, paths.work)
         try:
             sequencer.start()
-            yield _wire(paths, clock, keys, catalogue, sequencer)
+            yield _wire(paths, clock, keys, catalogue, sequencer, launcher)
         finally:
+            launcher.stop_all() if lifeline is None else None
             try:
                 sequencer.stop()
             finally:
                 catalogue.close()
 
 
-def _wire(paths: HallPaths, clock: Clock, keys: KeyRing, catalogue: SqliteCatalogue, sequencer: Sequencer) -> Hall:
+def _wire(
+    paths: HallPaths,
+    clock: Clock,
+    keys: KeyRing,
+    catalogue: SqliteCatalogue,
+    sequencer: Sequencer,
+    launcher: LocalLauncher,
+) -> Hall:
     blobs = LocalBlobStore(paths.blobs)
-    launcher = LocalLauncher(logs=paths.logs, work=paths.work)
     vault = Vault(catalogue, blobs, keys)
     jobs = Jobs(launcher, blobs, paths.work, clock)
     replicas = Replicas(launcher, vault, paths.runtime())

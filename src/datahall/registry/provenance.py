@@ -154,11 +154,12 @@ def _link(anchored: Anchored, record: Record, facts: dict[str, Any]) -> Link:
 
 def _misfits(answer: Answer, records: list[Record]) -> list[str]:
     """Return what does not fit: each link must name the one before it."""
-    problems = []
     by_kind = {record.KIND: record for record in records}
-    for record in records:
-        if getattr(record, "bundle", answer.bundle) != answer.bundle:
-            problems.append(f"{record.KIND} {record.id} is about another bundle than the answer")
+    problems = [
+        f"{record.KIND} {record.id} is about another bundle than the answer"
+        for record in records
+        if getattr(record, "bundle", answer.bundle) != answer.bundle
+    ]
     replica, deployment = by_kind.get("replica"), by_kind.get("deployment")
     if isinstance(replica, Replica) and replica.deployment != answer.deployment:
         problems.append(f"replica {replica.id} belongs to another deployment")

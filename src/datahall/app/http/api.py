@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Final, NamedTuple
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -14,11 +14,13 @@ from fastapi.responses import StreamingResponse
 
 from datahall.app.control import Control
 from datahall.app.events import Broke, Event
-from datahall.app.http.guard import answer, body_of, install_errors, key_of, permission
+from datahall.app.http.guard import answer, body_of, install_errors, key_of
 from datahall.app.jobs import Cancel
 from datahall.core.errors import DatahallError, SpecError
 from datahall.core.ports import Catalogue, Clock
-from datahall.security.access import authorize
+from datahall.security.access import PERMISSIONS, authorize
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class FileBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,81 +38,101 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     days: float | None = None
 
 
-def make_api(control: Control, catalogue: Catalogue, clock: Clock) -> FastAPI:
-    """Return the control API. Every function below says which permission its route needs."""
-    app = FastAPI(title="Datahall control", docs_url=None, redoc_url=None, openapi_url=None)
-    install_errors(app)
+class Api:
+    """What each route does, once its caller may."""
 
-    @permission("public")
-    async def healthz(request: Request) -> Response:
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def healthz(self, request: Request) -> Response:
+        """Say that control is there."""
         del request
         return answer({"status": "ok"})
 
-    @permission("run")
-    async def plan(request: Request) -> Response:
+    async def plan(self, request: Request) -> Response:
+        """Say what a run of an application file would do."""
         body = await body_of(request, FileBody)
-        return answer(await asyncio.to_thread(control.plan, Path(body.file)))
+        return answer(await asyncio.to_thread(self._control.plan, Path(body.file)))
 
-    @permission("run")
-    async def run(request: Request) -> Response:
+    async def run(self, request: Request) -> Response:
+        """Run an application's lifecycle, an event a line; a caller who leaves stops it."""
         body = await body_of(request, FileBody)
-        return StreamingResponse(_stream(control, Path(body.file)), media_type="application/x-ndjson")
+        return StreamingResponse(_stream(self._control, Path(body.file)), media_type="application/x-ndjson")
 
-    @permission("read")
-    async def status(request: Request) -> Response:
+    async def status(self, request: Request) -> Response:
+        """Show the hall at a glance."""
         del request
-        return answer(await asyncio.to_thread(control.status))
+        return answer(await asyncio.to_thread(self._control.status))
 
-    @permission("read")
-    async def provenance(request: Request) -> Response:
-        return answer(await asyncio.to_thread(control.provenance, request.path_params["answer_id"]))
+    async def provenance(self, request: Request) -> Response:
+        """Follow an answer back to its origins."""
+        return answer(await asyncio.to_thread(self._control.provenance, request.path_params["answer_id"]))
 
-    @permission("read")
-    async def report(request: Request) -> Response:
-        return answer(await asyncio.to_thread(control.report, request.path_params["app"]))
+    async def report(self, request: Request) -> Response:
+        """Show what is proven about an application."""
+        return answer(await asyncio.to_thread(self._control.report, request.path_params["app"]))
 
-    @permission("admin")
-    async def list_keys(request: Request) -> Response:
+    async def list_keys(self, request: Request) -> Response:
+        """List every key that was issued, without its text."""
         del request
-        return answer(await asyncio.to_thread(control.keys))
+        return answer(await asyncio.to_thread(self._control.keys))
 
-    @permission("admin")
-    async def make_key(request: Request) -> Response:
+    async def issue_key(self, request: Request) -> Response:
+        """Issue a key; its text is in this one answer."""
         body = await body_of(request, KeyBody)
-        return answer(
-            await asyncio.to_thread(control.issue_key, body.name, body.scopes, body.team, body.days), status=201
-        )
+        made = await asyncio.to_thread(self._control.issue_key, body.name, body.scopes, body.team, body.days)
+        return answer(made, status=201)
 
-    @permission("admin")
-    async def revoke_key(request: Request) -> Response:
-        return answer(await asyncio.to_thread(control.revoke_key, request.path_params["key_id"]))
+    async def revoke_key(self, request: Request) -> Response:
+        """Make a key worthless."""
+        return answer(await asyncio.to_thread(self._control.revoke_key, request.path_params["key_id"]))
 
-    for method, path, function in (
-        ("GET", "/api/v1/healthz", healthz),
-        ("POST", "/api/v1/plan", plan),
-        ("POST", "/api/v1/runs", run),
-        ("GET", "/api/v1/status", status),
-        ("GET", "/api/v1/answers/{answer_id}/provenance", provenance),
-        ("GET", "/api/v1/apps/{app}/report", report),
-        ("GET", "/api/v1/keys", list_keys),
-        ("POST", "/api/v1/keys", make_key),
-        ("DELETE", "/api/v1/keys/{key_id}", revoke_key),
-    ):
-        _add(app, method, path, function, catalogue, clock)
+
+class ApiRoute(NamedTuple):
+    """One route: no route exists without the permission that it needs."""
+
+    method: str
+    path: str
+    permission: str
+    handler: str
+    """Name of a method of Api."""
+
+
+ROUTES: Final = (
+    ApiRoute("GET", "/api/v1/healthz", "public", "healthz"),
+    ApiRoute("POST", "/api/v1/plan", "admin", "plan"),
+    ApiRoute("POST", "/api/v1/runs", "admin", "run"),
+    ApiRoute("GET", "/api/v1/status", "read", "status"),
+    ApiRoute("GET", "/api/v1/answers/{answer_id}/provenance", "read", "provenance"),
+    ApiRoute("GET", "/api/v1/apps/{app}/report", "read", "report"),
+    ApiRoute("GET", "/api/v1/keys", "admin", "list_keys"),
+    ApiRoute("POST", "/api/v1/keys", "admin", "issue_key"),
+    ApiRoute("DELETE", "/api/v1/keys/{key_id}", "admin", "revoke_key"),
+)
+"""Every route of control. Plans and runs read files of this machine by path, so they take the owner."""
+
+
+def make_api(control: Control, catalogue: Catalogue, clock: Clock) -> FastAPI:
+    """Return the control API over ROUTES."""
+    app = FastAPI(title="Datahall control", docs_url=None, redoc_url=None, openapi_url=None)
+    install_errors(app)
+    api = Api(control)
+    for route in ROUTES:
+        handler = _guarded(route, getattr(api, route.handler), catalogue, clock)
+        app.add_route(route.path, handler, methods=[route.method], name=route.handler)
     return app
 
 
-def _add(app: FastAPI, method: str, path: str, function: Any, catalogue: Catalogue, clock: Clock) -> None:
-    needed: str = function.permission
+def _guarded(route: ApiRoute, handler: Handler, catalogue: Catalogue, clock: Clock) -> Handler:
+    assert route.permission in PERMISSIONS, f"{route.path} needs a permission that exists"
 
     async def guarded(request: Request) -> Response:
-        if needed != "public":
-            authorize(await asyncio.to_thread(key_of, request, catalogue, clock.now_ns()), needed)
-        response: Response = await function(request)
-        return response
+        if route.permission != "public":
+            authorize(await asyncio.to_thread(key_of, request, catalogue, clock.now_ns()), route.permission)
+        return await handler(request)
 
-    guarded.permission = needed  # type: ignore[attr-defined]
-    app.add_route(path, guarded, methods=[method], name=function.__name__)
+    guarded.permission = route.permission  # type: ignore[attr-defined]
+    return guarded
 
 
 async def _stream(control: Control, file: Path) -> AsyncIterator[bytes]:

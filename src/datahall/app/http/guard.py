@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,16 +15,6 @@ from datahall.security.access import authenticate, hash_key, key_grants
 
 MAX_BODY_BYTES = 1 << 20
 T = TypeVar("T")
-
-
-def permission(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare the permission of a route's function; a route without one fails the tests and is never added."""
-
-    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.permission = name  # type: ignore[attr-defined]
-        return function
-
-    return declare
 
 
 def key_of(request: Request, catalogue: Catalogue, now_ns: int) -> KeyGrant:

@@ -47,7 +47,7 @@ def _from_template(name: str, folder: Path) -> tuple[Path, list[str]]:
     folder.mkdir(parents=True, exist_ok=True)
     data = example.write(folder)
     file = folder / "app.yaml"
-    file.write_text(example.app_file, encoding="utf-8")
+    file.write_text(example.APP_FILE, encoding="utf-8")
     return file, [f"wrote {data}"]
 
 
