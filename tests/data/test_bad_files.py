@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import io
 import os
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datahall.core.errors import DataError
@@ -35,7 +36,7 @@ CSV = {
     "text after quote": (b'a,b\n1,2\n"x"y,2\n', "f.csv:3", "stands inside a field"),
     "semicolons": (b"a;b\n1;2\n", "f.csv", "separated by semicolons"),
     "tabs": (b"a\tb\n1\t2\n", "f.csv", "separated by tabs"),
-    "old Macintosh": (b"a,b\r1,2\r3,4", "f.csv", "carriage return alone"),
+    "old Macintosh": (b"a,b\r1,2\r3,4", "f.csv:1", "a carriage return stands alone"),
 }
 JSON = {
     "empty": (b"", "f.json", "not one row"),
@@ -117,6 +118,18 @@ def test_quoted_fields_are_read_as_they_were_written(rows):
         return
     table = FORMATS.load("csv").read(data, "f.csv")
     assert [(a or "", b or "") for a, b in table.frame.iter_rows()] == rows
+
+
+@settings(max_examples=300)
+@given(st.text(alphabet='ab,"\n\r é', max_size=40))
+def test_what_is_read_is_what_the_standard_library_reads(body):
+    text = "p,q\n" + body
+    try:
+        table = FORMATS.load("csv").read(text.encode(), "f.csv")
+    except DataError:
+        return
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row][1:]
+    assert [[cell or "" for cell in row] for row in table.frame.iter_rows()] == rows
 
 
 def test_lines_are_counted_through_byte_order_mark_blank_lines_and_quoted_breaks():

@@ -90,13 +90,13 @@ def _records(data: bytes, name: str) -> _Records:
     newlines = np.flatnonzero(view == _NEWLINE)
     commas = np.flatnonzero(view == _COMMA)
     quotes = np.flatnonzero(view == _QUOTE)
-    if not len(newlines) and (view == _RETURN).any():  # the old Macintosh's
-        raise DataError("lines end with a carriage return alone", where=name, hint="save it with line feeds (Unix)")
     ends = newlines
     if len(quotes):
         _check_quotes(view, quotes, data, name)
         ends = newlines[np.searchsorted(quotes, newlines) % 2 == 0]
         commas = commas[np.searchsorted(quotes, commas) % 2 == 0]
+    if b"\r" in data:
+        _check_returns(view, quotes, data, name)
     if len(view) and (not len(ends) or ends[-1] != len(view) - 1):
         ends = np.append(ends, len(view))
     starts = np.append(0, ends[:-1] + 1) if len(ends) else ends
@@ -112,8 +112,8 @@ def _check_quotes(view: np.ndarray, quotes: np.ndarray, data: bytes, name: str) 
     opening, closing = quotes[0::2], quotes[1::2]
     before = view[np.maximum(opening - 1, 0)]
     good_open = (opening == 0) | np.isin(before, (_COMMA, _NEWLINE, _QUOTE))
-    after = np.append(view, _NEWLINE)[closing + 1]
-    good_close = np.isin(after, (_COMMA, _NEWLINE, _RETURN, _QUOTE))
+    after = view[np.minimum(closing + 1, len(view) - 1)]
+    good_close = (closing == len(view) - 1) | np.isin(after, (_COMMA, _NEWLINE, _RETURN, _QUOTE))
     bad = np.concatenate([opening[~good_open], closing[~good_close]])
     hint = "a field with quotation marks, commas or line breaks stands in quotation marks, with inner ones doubled"
     if len(bad):
@@ -122,6 +122,17 @@ def _check_quotes(view: np.ndarray, quotes: np.ndarray, data: bytes, name: str) 
     if len(quotes) % 2:
         where = f"{name}:{_line_of(data, int(quotes[-1]))}"
         raise DataError("a quotation mark is never closed", where=where, hint=hint)
+
+
+def _check_returns(view: np.ndarray, quotes: np.ndarray, data: bytes, name: str) -> None:
+    """Raise DataError where a carriage return outside quotation marks is not the first half of a line's end."""
+    returns = np.flatnonzero(view == _RETURN)
+    returns = returns[np.searchsorted(quotes, returns) % 2 == 0]
+    stray = returns[view[np.minimum(returns + 1, len(view) - 1)] != _NEWLINE]
+    if len(stray):
+        where = f"{name}:{_line_of(data, int(stray[0]))}"
+        hint = "save it with line feeds (Unix), or with both (Windows)"
+        raise DataError("a carriage return stands alone", where=where, hint=hint)
 
 
 def _header(line: bytes, name: str) -> list[str]:
