@@ -10,7 +10,7 @@ from functools import cache, partial
 import msgspec
 import numpy as np
 
-from datahall.core.errors import DatahallError, IntegrityError
+from datahall.core.errors import IntegrityError, UnavailableError, UserError
 from datahall.core.jobs import Progress, Report
 from datahall.core.ports import Answerer, BlobStore, Clock, Predictor
 from datahall.core.records import Claim, Column, Grant, Measurement
@@ -96,7 +96,7 @@ class _Look:
         )
         try:
             measured = MEASURES.load(claim.kind)(context)
-        except DatahallError as error:
+        except (UserError, UnavailableError) as error:
             return unmeasured(error.what)
         if measured.figure is not None and not math.isfinite(measured.figure.estimate):
             return unmeasured(f"{claim.metric} is not defined on these rows")

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from datahall.core.errors import IntegrityError
+from datahall.core.errors import IntegrityError, UserError
 from datahall.core.ports import Columns
 from datahall.core.records import Column
 from datahall.data.frames import ROW, SUBJECT, load_columns, load_series
@@ -35,7 +35,14 @@ class Rows:
         return int(self.truth.size)
 
     def columns(self, features: tuple[Column, ...]) -> Columns:
-        """Return the inputs that a bundle with these features takes."""
+        """Return the inputs that a bundle with these features takes.
+
+        Raises UserError where the holdout lacks one of them, as when a champion knew a column that is gone since.
+        """
+        known = pl.read_parquet_schema(io.BytesIO(self.inputs))
+        missing = [column.name for column in features if column.name not in known]
+        if missing:
+            raise UserError(f"the holdout has no column '{missing[0]}', which the model needs")
         return load_columns(self.inputs, features)
 
 

@@ -44,8 +44,9 @@ class Bootstrap:
         return Bounds(self._at(alpha, up=False), self._at(1 - alpha, up=True))
 
     def bca(self, alpha: float) -> Bounds:
-        """Return bias-corrected and accelerated bounds, each None beyond its resolution.
+        """Return bias-corrected and accelerated bounds, None where `alpha` is beyond the resamples' resolution.
 
+        Where the correction carries a bound further out than MIN_IN_TAIL resamples, the most extreme one is taken.
         Source: Efron (1987), Better bootstrap confidence intervals, JASA 82.
         """
         if not self._resolves(alpha):
@@ -53,9 +54,10 @@ class Bootstrap:
         z = _NORMAL.inv_cdf(alpha)
         low, high = self._level(z), self._level(-z)
         enough = MIN_IN_TAIL / self.values.size
-        lower = self._at(low, up=False) if low >= enough else None
-        upper = self._at(high, up=True) if 1 - high >= enough else None
-        return Bounds(lower, upper)
+        return Bounds(
+            None if low is None else self._at(low if low >= enough else 0.0, up=False),
+            None if high is None else self._at(high if 1 - high >= enough else 1.0, up=True),
+        )
 
     def p_value(self, null: float) -> float:
         """Return the smallest alpha at which the BCa lower bound lies above `null`; never below 1 / (resamples + 1)."""
@@ -64,16 +66,20 @@ class Bootstrap:
         if share >= 1.0:
             return 1.0
         shifted = _NORMAL.inv_cdf(share) - self.bias
-        p = _NORMAL.cdf(shifted / (1 + self.acceleration * shifted) - self.bias)
-        return min(1.0, max(p, 1 / (num + 1)))
+        stretch = 1 + self.acceleration * shifted
+        if stretch <= 0:
+            return 1.0
+        return min(1.0, max(_NORMAL.cdf(shifted / stretch - self.bias), 1 / (num + 1)))
 
     def _resolves(self, alpha: float) -> bool:
         # A statistic that is often undefined has no distribution to speak of.
         return alpha * self.values.size >= MIN_IN_TAIL and self.num_undefined <= 0.01 * self.values.size
 
-    def _level(self, z: float) -> float:
+    def _level(self, z: float) -> float | None:
+        """Return the share of resamples below a bound; None where the correction breaks down."""
         shifted = self.bias + z
-        return _NORMAL.cdf(self.bias + shifted / (1 - self.acceleration * shifted))
+        stretch = 1 - self.acceleration * shifted
+        return _NORMAL.cdf(self.bias + shifted / stretch) if stretch > 0 else None
 
     def _at(self, level: float, *, up: bool) -> float:
         """Return the order statistic on the cautious side of `level`."""
