@@ -9,6 +9,7 @@ import numpy as np
 
 from datahall.core.errors import IntegrityError
 from datahall.engines.base import TablePredictor
+from datahall.engines.quiet import import_onnxruntime
 
 MODEL_FILE = "model.onnx"
 INPUT_NAME = "features"
@@ -22,8 +23,7 @@ class OnnxEngine(TablePredictor):
     _session: Any
 
     def _load(self, files: Mapping[str, memoryview], num_threads: int) -> None:
-        import onnxruntime  # noqa: PLC0415  (heavy, and wanted only by this engine)
-
+        onnxruntime = import_onnxruntime()
         if set(files) != {MODEL_FILE}:
             raise IntegrityError(f"an ONNX bundle holds '{MODEL_FILE}' and nothing else, not {sorted(files)}")
         options = onnxruntime.SessionOptions()

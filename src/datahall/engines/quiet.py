@@ -1,10 +1,11 @@
-"""Keeps numeric libraries within one thread and one process: same results each time, and fit for a sandbox."""
+"""Keeps numeric libraries to themselves: one thread, one process, and no word to their makers."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -21,3 +22,17 @@ def quiet_libraries() -> Iterator[None]:
 
     with threadpool_limits(limits=1):
         yield
+
+
+def import_onnxruntime() -> Any:
+    """Import and return onnxruntime with its telemetry off; nothing of ours imports it in another way.
+
+    From 1.32 on, its Linux builds send events about every session and model to their maker, keep a device id and a
+    database in the user's cache folder, and run a thread for it. The variable prevents all of it, but only before the
+    first import (onnxruntime's Privacy.md); the call covers the rest where somebody else was first.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime  # noqa: PLC0415  (must come after the line above)
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
