@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -92,26 +93,22 @@ class LocalLauncher:
             thread.join()
 
     def _start(self, spec: ProcessSpec) -> LocalProcess:
-        ours: list[int] = []  # descriptors that stay here
-        theirs: list[int] = []  # descriptors to close here once the process has them
-        try:
+        request = msgspec.json.encode(spec.request)
+        # What is `ours` is closed only if the start fails; what is `theirs` as soon as the process has it.
+        with ExitStack() as ours, ExitStack() as theirs:
             read_messages, write_messages = os.pipe()
-            ours.append(read_messages)
-            theirs.append(write_messages)
+            _keep(ours, read_messages)
+            _keep(theirs, write_messages)
             read_life, write_life = os.pipe()
-            ours.append(write_life)
-            theirs.append(read_life)
+            _keep(ours, write_life)
+            _keep(theirs, read_life)
             folder, folder_lock = self._own_folder()
-            theirs.append(folder_lock)
-            memfds = []
-            for data in spec.memfds:
-                memfds.append(_sealed("datahall", data))
-                theirs.append(memfds[-1])
-            request = msgspec.json.encode(spec.request)
+            _keep(theirs, folder_lock)
+            memfds = tuple(_keep(theirs, _sealed("datahall", data)) for data in spec.memfds)
             order = Handover(
                 messages=write_messages,
                 lifeline=read_life,
-                memfds=tuple(memfds),
+                memfds=memfds,
                 work=str(folder),
                 readable=tuple(map(str, spec.readable)),
                 writable=tuple(map(str, spec.writable)),
@@ -120,36 +117,40 @@ class LocalLauncher:
                 limits=spec.limits,
                 request=msgspec.Raw(request),
             )
-            stdin = _sealed("request", msgspec.json.encode(order))
-            theirs.append(stdin)
-            os.lseek(stdin, 0, os.SEEK_SET)
-            log, log_descriptor = self._open_log(spec.name)
-            theirs.append(log_descriptor)
-            log_start = os.fstat(log_descriptor).st_size
-            popen = subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
-                [sys.executable, "-s", "-P", "-u", "-X", "faulthandler", *self._entry, spec.main],
-                stdin=stdin,
-                stdout=log_descriptor,
-                stderr=log_descriptor,
-                pass_fds=(write_messages, read_life, folder_lock, *memfds),
-                env=environment(spec, folder),
-                cwd=folder,
-                start_new_session=True,
-            )
-            ours.clear()
-        finally:
-            for descriptor in (*ours, *theirs):
-                os.close(descriptor)
+            stdin = _keep(theirs, _sealed("request", msgspec.json.encode(order)))
+            log, output = self._open_log(spec.name)
+            _keep(theirs, output)
+            log_start = os.fstat(output).st_size
+            passed = (write_messages, read_life, folder_lock, *memfds)
+            popen = self._spawn(spec, folder, stdin=stdin, output=output, passed=passed)
+            pidfd = os.pidfd_open(popen.pid)
+            ours.pop_all()
         return LocalProcess(
             popen,
             name=spec.name,
             isolation="landlock" if self._confine else "none",
+            pidfd=pidfd,
             messages=read_messages,
             lifeline=write_life,
             folder=folder,
             log=log,
             log_start=log_start,
             secrets=secrets_in(request),
+        )
+
+    def _spawn(
+        self, spec: ProcessSpec, folder: Path, *, stdin: int, output: int, passed: tuple[int, ...]
+    ) -> subprocess.Popen[bytes]:
+        os.lseek(stdin, 0, os.SEEK_SET)
+        return subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
+            [sys.executable, "-s", "-P", "-u", "-X", "faulthandler", *self._entry, spec.main],
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            pass_fds=passed,
+            env=environment(spec, folder),
+            cwd=folder,
+            start_new_session=True,
         )
 
     def _own_folder(self) -> tuple[Path, int]:
@@ -167,7 +168,10 @@ class LocalLauncher:
             return
         self._swept = True
         for folder in self._work.glob(f"{_FOLDER_PREFIX}*"):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError:  # not one of ours, or just gone: nothing to sweep, and no reason not to start
+                continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -204,6 +208,11 @@ def environment(spec: ProcessSpec, folder: Path) -> dict[str, str]:
         **({"PYTHONHASHSEED": "0"} if spec.main == "job" else {}),
         **spec.environment,
     }
+
+
+def _keep(stack: ExitStack, descriptor: int) -> int:
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
 def _sealed(name: str, data: bytes) -> int:

@@ -34,6 +34,7 @@ class LocalProcess:
         *,
         name: str,
         isolation: str,
+        pidfd: int,
         messages: int,
         lifeline: int,
         folder: Path,
@@ -47,7 +48,7 @@ class LocalProcess:
         self._lifeline = lifeline
         self._folder = folder
         self._log = log
-        self._pidfd = os.pidfd_open(popen.pid)
+        self._pidfd = pidfd
         self._name, self._log_start, self._secrets = name, log_start, secrets
         self._lock = threading.Lock()
         self._status: int | None = None
