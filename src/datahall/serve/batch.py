@@ -20,6 +20,8 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     max_requests: int = 512
     """Requests waiting; one more is refused."""
+    max_waiting_rows: int = 200_000
+    """Rows waiting in all of them; beyond it a request is refused unless it is alone."""
     max_rows: int = 256
     """Rows of one batch; a single request with more goes alone."""
     slow_ns: int = 1_000_000
@@ -50,6 +52,7 @@ class BatchQueue(Generic[T]):
     def __init__(self, settings: BatchSettings | None = None) -> None:
         self.settings = settings or BatchSettings()
         self._waiting: deque[Item[T]] = deque()
+        self._num_rows = 0
         self._num_active = 0
         self._last_ns = 0
         self._linger_until_ns = 0
@@ -60,18 +63,21 @@ class BatchQueue(Generic[T]):
     @property
     def full(self) -> bool:
         """Whether one more request would be refused."""
-        return len(self._waiting) >= self.settings.max_requests
+        return len(self._waiting) >= self.settings.max_requests or self._num_rows >= self.settings.max_waiting_rows
 
     def offer(self, item: Item[T]) -> bool:
         """Take a request in; False where the queue is full."""
-        if self.full:
+        crowded = self._waiting and self._num_rows + item.num_rows > self.settings.max_waiting_rows
+        if self.full or crowded:
             return False
         self._waiting.append(item)
+        self._num_rows += item.num_rows
         return True
 
     def put_back(self, items: tuple[Item[T], ...]) -> None:
         """Take requests in again, in front, because their replica was lost; the bound does not apply to them."""
         self._waiting.extendleft(reversed(items))
+        self._num_rows += sum(item.num_rows for item in items)
 
     def take(self, now_ns: int, num_idle: int) -> Taken[T]:
         """Return what to do at `now_ns` with `num_idle` replicas that have nothing to do."""
@@ -92,6 +98,7 @@ class BatchQueue(Generic[T]):
     def drain(self) -> tuple[Item[T], ...]:
         """Return everything that waits and forget it."""
         items, self._waiting = tuple(self._waiting), deque()
+        self._num_rows = 0
         return items
 
     def finished(self, num_requests: int, duration_ns: int, now_ns: int) -> None:
@@ -108,21 +115,25 @@ class BatchQueue(Generic[T]):
     def _should_linger(self, now_ns: int) -> bool:
         if self._last_ns < self.settings.slow_ns or self._num_active <= 1 or now_ns >= self._linger_until_ns:
             return False
-        num_rows = sum(item.num_rows for item in self._waiting)
-        return len(self._waiting) < self._num_active and num_rows < self.settings.max_rows
+        return len(self._waiting) < self._num_active and self._num_rows < self.settings.max_rows
 
     def _expire(self, now_ns: int) -> tuple[Item[T], ...]:
         # Every request gets the same time, and `put_back` puts older ones in front: deadlines rise along the queue.
         expired = []
         while self._waiting and self._waiting[0].deadline_ns <= now_ns:
-            expired.append(self._waiting.popleft())
+            expired.append(self._pop())
         return tuple(expired)
 
     def _next_batch(self) -> tuple[Item[T], ...]:
-        batch = [self._waiting.popleft()]
+        batch = [self._pop()]
         rows = batch[0].num_rows
         while self._waiting and rows + self._waiting[0].num_rows <= self.settings.max_rows:
-            item = self._waiting.popleft()
+            item = self._pop()
             rows += item.num_rows
             batch.append(item)
         return tuple(batch)
+
+    def _pop(self) -> Item[T]:
+        item = self._waiting.popleft()
+        self._num_rows -= item.num_rows
+        return item

@@ -27,6 +27,8 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Without a byte of a body that is not complete."""
     body_seconds: float = 120.0
     """From the end of the headers to the end of the body."""
+    unread_seconds: float = 30.0
+    """For a client to read some of what is written to it."""
     idle_seconds: float = 75.0
     """Of a connection between requests."""
     answer_seconds: float = 30.0

@@ -57,12 +57,14 @@ class Follower:
         table = self._source.poll()
         now = self._clock.monotonic_ns()
         if table is not None:
-            self._coming, self._coming_since_ns = table, now
             for route in table.routes:
                 if route.deployment in self._lanes:
                     self._lanes[route.deployment].add(route.replicas)
                 else:
                     self._lanes[route.deployment] = self._make_lane(route)
+            self._coming, self._coming_since_ns = table, now
+            if self.index is not None:
+                self.index.keys = table.keys
         if self._coming is not None and (
             now - self._coming_since_ns >= self._switch_ns or self._can_switch(self._coming)
         ):

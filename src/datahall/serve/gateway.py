@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import datahall
@@ -29,6 +30,8 @@ from datahall.serve.recording import Recorder, Ticket
 from datahall.serve.responses import HttpError, Response, from_error, json_response, refusal
 from datahall.serve.routes import Match, match
 from datahall.serve.table import FileRouteSource, RouteSource
+
+_LOG = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -97,8 +100,8 @@ class Gateway:
         (Path(self.config.runtime) / f"gateway-{self.config.gateway}.json").unlink(missing_ok=True)
 
     async def _quiet(self) -> None:
-        """Return once nobody waits for an answer or is sending a request."""
-        while any(connection.busy for connection in self._connections):
+        """Return once every client has its answer and its connection has ended."""
+        while self._connections:
             self._changed.clear()
             await self._changed.wait()
 
@@ -171,13 +174,13 @@ class Gateway:
         return grant, lane
 
     def _ask(self, request: Request, slot: Slot, found: Match, grant: KeyGrant, lane: Lane) -> None:
-        ticket = Ticket(slot=slot, grant=grant, body=bytes(request.body), started_ns=self._clock.monotonic_ns())
+        ticket = Ticket(slot=slot, grant=grant, body=request.body, started_ns=self._clock.monotonic_ns())
         try:
             if found.route.action == "infer":
-                ticket.asked = lane.tensors.read(ticket.body)
+                ticket.asked = lane.tensors.read(request.body)
                 columns, num_rows = ticket.asked.columns, ticket.asked.num_rows
             else:
-                columns, num_rows = lane.rows.read(ticket.body)
+                columns, num_rows = lane.rows.read(request.body)
             deadline_ns = ticket.started_ns + int(self.limits.answer_seconds * 1e9)
             lane.offer(Call(columns, num_rows, deadline_ns, ticket))
         except DatahallError as error:
@@ -242,10 +245,15 @@ def _listening(descriptor: int) -> socket.socket:
     return listener
 
 
-async def _every(seconds: float, act: Callable[[], None]) -> None:
+async def _every(seconds: float, act: Callable[[], Awaitable[None] | None]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        act()
+        try:
+            done = act()
+            if done is not None:
+                await done
+        except Exception:  # noqa: BLE001  a timer that ended in silence would leave revoked keys and unsynced answers behind
+            _LOG.exception("a timer of the gateway failed and goes on")
 
 
 def serve(config: GatewayConfig, *, connect: Connect, clock: Clock, listening: Callable[[int], None]) -> int:

@@ -139,6 +139,7 @@ class Connection(asyncio.Protocol):
         self._since = self._heard_at = self._loop.time()
         self._paused = False
         self._stuffed = False
+        self._stuffed_since = 0.0
         self.closed = False
 
     @property
@@ -173,6 +174,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop reading from a client that does not read."""
         self._stuffed = True
+        self._stuffed_since = self._loop.time()
         self._balance()
         if self._splice is not None:
             self._splice.pause()
@@ -359,6 +361,8 @@ class Connection(asyncio.Protocol):
         if self._closing_at is not None:
             if now >= self._closing_at and self._transport is not None:
                 self._transport.abort()
+        elif self._stuffed and now - self._stuffed_since > limits.unread_seconds and self._transport is not None:
+            self._transport.abort()
         elif self._request is None:
             if not self._slots and (self._app.draining or now - self._since > limits.idle_seconds):
                 self._finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import os
 from collections.abc import Mapping
@@ -29,10 +30,13 @@ ID_HEADER = "Datahall-Answer-Id"
 class Ticket:
     """What the gateway keeps of a request while its lane works on it."""
 
-    __slots__ = ("asked", "body", "grant", "slot", "started_ns")
+    __slots__ = ("asked", "grant", "input_digest", "salt", "slot", "started_ns")
 
-    def __init__(self, *, slot: Slot, grant: KeyGrant, body: bytes, started_ns: int) -> None:
-        self.slot, self.grant, self.body, self.started_ns = slot, grant, body, started_ns
+    def __init__(self, *, slot: Slot, grant: KeyGrant, body: bytes | bytearray, started_ns: int) -> None:
+        self.slot, self.grant, self.started_ns = slot, grant, started_ns
+        self.salt = os.urandom(16)
+        self.input_digest = keyed_digest(self.salt, body)
+        """Taken at once, so that the body need not be held while it waits."""
         self.asked: v2.Asked | None = None
         """Set for the Open Inference Protocol; None for plain JSON."""
 
@@ -90,9 +94,11 @@ class Recorder:
                 answered = [(slot, from_error(error)) for slot, _ in answered]
         return responses + answered
 
-    def tick(self) -> None:
-        """Sync and rotate; called every 100 ms."""
-        self._log.sync()
+    async def tick(self) -> None:
+        """Make what was answered durable, without holding up answers, and rotate; called every 100 ms."""
+        work = self._log.sync_work()
+        if work is not None:
+            await asyncio.get_running_loop().run_in_executor(None, work)
         self._log.rotate(self._clock.now_ns())
 
     def close(self) -> None:
@@ -110,7 +116,6 @@ class Recorder:
             body = v2.encode_answer(route.app, route.version, route.manifest, arrays, ticket.asked)
         else:
             body = plain.encode_answer(answer_id, route.version, route.manifest, arrays)
-        salt = os.urandom(16)
         record = Answer(
             id=answer_id,
             gateway=self._config.gateway,
@@ -124,16 +129,16 @@ class Recorder:
             bundle=route.bundle,
             replica=origin.replica,
             route_revision=origin.revision,
-            salt=salt,
-            input_digest=keyed_digest(salt, ticket.body),
-            output_digest=keyed_digest(salt, body),
+            salt=ticket.salt,
+            input_digest=ticket.input_digest,
+            output_digest=keyed_digest(ticket.salt, body),
             num_rows=call.num_rows,
             latency_us=(self._clock.monotonic_ns() - ticket.started_ns) // 1000,
         )
         return record, Response(200, body, ((ID_HEADER, answer_id),))
 
 
-def keyed_digest(salt: bytes, body: bytes) -> str:
+def keyed_digest(salt: bytes, body: bytes | bytearray) -> str:
     """Return the HMAC-SHA256 of a body's exact bytes under a record's salt, in hexadecimal."""
     return hmac.digest(salt, body, "sha256").hex()
 

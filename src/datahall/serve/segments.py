@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -86,6 +86,21 @@ class AnswerLog:
             self._dirty = False
             os.fdatasync(self._descriptor)
 
+    def sync_work(self) -> Callable[[], None] | None:
+        """Return `sync` as work for another thread, None where there is nothing to do."""
+        if not self._dirty:
+            return None
+        self._dirty = False
+        descriptor = os.dup(self._descriptor)  # the log may seal its segment and close its own meanwhile
+
+        def work() -> None:
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+
+        return work
+
     def rotate(self, now_ns: int, *, force: bool = False) -> Path | None:
         """Seal the segment if it is full, a minute old, or `force`; return the sealed file, if any."""
         if self._path is None:
@@ -150,7 +165,7 @@ def read_segment(path: Path) -> Segment:
 
     Raises IntegrityError where a sealed segment has such a byte: sealed files are whole.
     """
-    data = path.read_bytes()
+    path, data = _read(path)
     answers, raw, offset = [], [], 0
     while offset + _HEAD.size <= len(data):
         length, crc = _HEAD.unpack_from(data, offset)
@@ -198,15 +213,25 @@ def locate(folder: Path, answer: Answer) -> tuple[Path, int]:
     """Return the segment of an answer, and its place among the segment's leaves. Raises NotFoundError."""
     for path in reversed(segment_files(folder, answer.gateway)):
         if first_sequence(path) <= answer.sequence:
-            for index, found in enumerate(read_segment(path).answers):
+            segment = read_segment(path)
+            for index, found in enumerate(segment.answers):
                 if found.id == answer.id:
-                    return path, index
+                    return segment.path, index
     raise NotFoundError("no segment holds this answer")
 
 
 def first_sequence(path: Path) -> int:
     """Return the sequence with which a segment begins, as its name says."""
     return int(path.stem.rpartition("-")[2])
+
+
+def _read(path: Path) -> tuple[Path, bytes]:
+    """Return a segment's bytes, also where its gateway sealed it a moment ago."""
+    try:
+        return path, path.read_bytes()
+    except FileNotFoundError:
+        sealed = path.with_suffix(SEALED)
+        return sealed, sealed.read_bytes()
 
 
 def _gateway_of(path: Path) -> str:

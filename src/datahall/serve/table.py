@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from datahall.core.canonical import canonical_json, digest_bytes
+from datahall.core.canonical import canonical_json
 from datahall.core.errors import DatahallError, IntegrityError
 from datahall.core.files import write_atomic
 from datahall.core.records import KeyGrant, Route, RouteTable
@@ -84,19 +84,14 @@ class FileRouteSource:
 
 
 class Index:
-    """A route table arranged for look-up by key and by application."""
+    """A route table arranged for look-up by application."""
 
     def __init__(self, table: RouteTable) -> None:
         self.table = table
         self.revision = table.revision
+        self.keys: Mapping[str, KeyGrant] = table.keys
+        """May be newer than the routes: a revoked key must not wait for a new version's replicas."""
         self._routes = {(route.team, route.app): route for route in table.routes}
-
-    def key(self, text: str, now_ns: int) -> KeyGrant | None:
-        """Return what the key `text` may do, None where it is unknown or has expired."""
-        grant = self.table.keys.get(digest_bytes(text.encode("utf-8", "surrogateescape")))
-        if grant is None or (grant.expires_at_ns is not None and grant.expires_at_ns <= now_ns):
-            return None
-        return grant
 
     def route(self, team: str, app: str) -> Route | None:
         """Return the team's route; another team's application does not exist for it."""
