@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 
@@ -29,6 +30,7 @@ def path(tmp_path):
 def test_a_second_holder_is_refused_with_the_first_one_s_pid(path):
     with HallLock(path) as first:
         assert first.held
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert HallLock(path).holder() == os.getpid()
         with pytest.raises(HallBusyError, match=f"process {os.getpid()} holds this hall"):
             HallLock(path).acquire()

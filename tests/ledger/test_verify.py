@@ -438,3 +438,24 @@ def test_a_schema_with_something_added_is_seen_through(database, signer, held, s
         database.execute('INSERT INTO "record_x"" WHERE 0 --" VALUES (1, 2, 3)')
         where = 'x" WHERE 0 -- 1'
     assert places(verify_connection(database, signer.public_key, held)) == {where}
+
+
+def test_a_hall_at_work_is_checked_in_one_view(store, signer, history, monkeypatch):
+    real = verify._check_schema
+
+    def meanwhile(*arguments):
+        declare(store, app("g"))
+        real(*arguments)
+
+    monkeypatch.setattr(verify, "_check_schema", meanwhile)
+    report = verify_hall(store.path, signer.public_key)
+    assert report.problems == []
+    assert report.num_entries == 9
+    assert len(store.entries()) == 10
+
+
+def test_without_a_key_there_is_nothing_to_check_against(store, capsys):
+    with pytest.raises(SystemExit) as caught:
+        verify.main([str(store.path)])
+    assert caught.value.code == 2
+    assert "--key" in capsys.readouterr().err
