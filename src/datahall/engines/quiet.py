@@ -14,14 +14,20 @@ def quiet_libraries() -> Iterator[None]:
 
     Summing in another order changes last bits, so a model's bytes would depend on the machine's number of cores.
     """
-    # Read by joblib when it is first imported; without it, joblib tries to make a semaphore under /dev/shm.
-    os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
-    # The pools must be loaded before they can be limited.
-    import sklearn.utils  # noqa: F401, PLC0415  (heavy)
+    import_skops()  # the pools must be loaded before they can be limited
     from threadpoolctl import threadpool_limits  # noqa: PLC0415  (comes with scikit-learn)
 
     with threadpool_limits(limits=1):
         yield
+
+
+def import_skops() -> Any:
+    """Import and return skops.io, and with it scikit-learn, so that joblib starts no workers."""
+    # Read by joblib when it is first imported; without it, joblib tries to make a semaphore under /dev/shm.
+    os.environ["JOBLIB_MULTIPROCESSING"] = "0"
+    import skops.io  # noqa: PLC0415  (must come after the line above)
+
+    return skops.io
 
 
 def import_onnxruntime() -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from datahall.core.errors import IntegrityError
+from datahall.engines.quiet import import_skops
 from datahall.engines.trees import check_trees
 
 MAX_MODEL_BYTES = 2 << 30
@@ -108,9 +109,7 @@ def dump_model(model: Any) -> bytes:
     skops names nodes by memory address, stamps the time and copies the unused bytes between an array's fields;
     here nodes are numbered in order, the time is fixed and the gaps are zero.
     """
-    import skops.io  # noqa: PLC0415  (imports pandas and scipy.stats)
-
-    source = zipfile.ZipFile(io.BytesIO(skops.io.dumps(model)))
+    source = zipfile.ZipFile(io.BytesIO(import_skops().dumps(model)))
     schema = json.loads(source.read(_SCHEMA))
     numbers: dict[int, int] = {}
     files: dict[str, str] = {}
@@ -132,8 +131,8 @@ def load_model(data: bytes | memoryview) -> Any:
 
     Raises IntegrityError for what is no skops file, for a pickle, and for any type that is not on our list.
     """
-    import skops.io  # noqa: PLC0415  (imports pandas and scipy.stats)
-    from skops.io._protocol import PROTOCOL  # noqa: PLC0415  (as above)
+    skops = import_skops()
+    from skops.io._protocol import PROTOCOL  # noqa: PLC0415  (must come after the line above)
 
     raw = bytes(data)
     schema = _read_schema(raw)
@@ -141,7 +140,7 @@ def load_model(data: bytes | memoryview) -> Any:
         raise IntegrityError(f"the model has skops protocol {schema.get('protocol')!r:.20}, not {PROTOCOL}")
     _check_types(schema)
     try:
-        model = skops.io.loads(raw, trusted=sorted(ALLOWED_TYPES))
+        model = skops.loads(raw, trusted=sorted(ALLOWED_TYPES))
         check_trees(model)
     except IntegrityError:
         raise
