@@ -19,12 +19,11 @@ def await_answers(paths: HallPaths, state: SupervisorState, app: str, version: s
     Raises UnavailableError where that takes more than a minute; what answered before still does.
     """
     key = paths.owner_key.read_text().strip()
-    number = version.rpartition("@")[2]
     deadline = clock.monotonic_ns() + int(ANSWER_SECONDS * 1e9)
     with httpx.Client(base_url=state.url, headers={"Authorization": f"Bearer {key}"}, timeout=5.0) as client:
         while clock.monotonic_ns() < deadline:
             try:
-                said = client.get(f"/v2/models/{app}/versions/{number}/ready")
+                said = client.get(f"/v2/models/{app}/versions/{version}/ready")
             except httpx.HTTPError:  # not listening yet
                 said = None
             if said is not None and said.status_code == 200:

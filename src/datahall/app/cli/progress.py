@@ -9,6 +9,7 @@ from typing import Self
 import msgspec
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from datahall.app.cli.show import coloured, console, duration
@@ -93,6 +94,7 @@ def show_verdict(event: Judged, out: Console) -> None:
     """Print what the gate said about one candidate, claim by claim, with the reason of each bound."""
     out.print(f"  [bold]{event.name}[/bold] ({event.candidate}): {coloured(event.outcome)}")
     for finding in event.findings:
-        out.print(f"    {coloured(finding['outcome'])} [bold]{finding['claim']}[/bold]: {escape(finding['reason'])}")
-        if finding.get("why"):
-            out.print(f"      [dim]why this bound: {escape(finding['why'])}[/dim]")
+        line = f"{coloured(finding['outcome'])} [bold]{finding['claim']}[/bold]: {escape(finding['reason'])}"
+        out.print(Padding(line, (0, 0, 0, 4)))
+        if finding.get("why") and finding["outcome"] != "pass":
+            out.print(Padding(f"[dim]why this bound: {escape(finding['why'])}[/dim]", (0, 0, 0, 6)))

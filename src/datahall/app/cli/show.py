@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -9,6 +10,8 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+
+PIPED_WIDTH = 110
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -19,8 +22,9 @@ _COLOURS = {
 
 
 def console() -> Console:
-    """Return a console on standard output; colours only where a person looks."""
-    return Console(highlight=False, soft_wrap=True)
+    """Return a console on standard output; colours only where a person looks, room enough where nobody does."""
+    looked_at = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if looked_at else PIPED_WIDTH)
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.tree import Tree
+from rich.padding import Padding
 
 from datahall.app.cli.session import connect
 from datahall.app.cli.show import AsJson, console, print_json
@@ -34,27 +34,23 @@ def provenance(
 
 
 def show_provenance(found: Provenance) -> None:
-    """Print the way of an answer as a tree, the answer at its root."""
-    tree = Tree(_title(found.links[0]))
-    branch = tree
-    for link in found.links[1:]:
-        node = branch.add(_title(link))
-        if link.noun != "evidence":
-            branch = node
-    console().print(tree)
-    sealed = "sealed in the ledger" if found.sealed else "not sealed yet (its id proves version and bundle)"
-    console().print(f"\nthe answer's own record: {sealed}")
+    """Print the way of an answer, the answer first, each link below the one that came of it."""
+    out = console()
+    for link in found.links:
+        indent = 4 if link.noun == "evidence" else 0
+        mark = "[green]✓[/green]" if link.proven else "[red]✗[/red]"
+        out.print(Padding(f"{mark} [bold]{link.noun}[/bold] {escape(_short(link.id))}", (0, 0, 0, indent)))
+        out.print(Padding(f"[dim]{escape(_facts(link))}[/dim]", (0, 0, 0, indent + 2)))
+    sealed = "sealed in the ledger" if found.sealed else "not sealed yet; its id proves version and bundle until then"
+    out.print(f"\nthe answer's own record: {sealed}")
     for problem in found.problems:
-        console().print(f"[red]problem:[/red] {escape(problem)}")
+        out.print(f"[red]problem:[/red] {escape(problem)}")
     word = "[green]verified[/green]" if found.verified else "[red]NOT verified[/red]"
-    console().print(f"{word}: {sum(link.proven for link in found.links)} of {len(found.links)} links proven")
+    out.print(f"{word}: {sum(link.proven for link in found.links)} of {len(found.links)} links proven")
 
 
-def _title(link: Link) -> str:
-    mark = "[green]✓[/green]" if link.proven else "[red]✗[/red]"
-    name = link.id if len(link.id) <= 44 else f"{link.id[:40]}…"
-    facts = ", ".join(f"{key} {_short(value)}" for key, value in link.facts.items() if value not in (None, "", [], {}))
-    return f"{mark} [bold]{link.noun}[/bold] {escape(name)}\n  [dim]{escape(facts)}[/dim]"
+def _facts(link: Link) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in link.facts.items() if value not in (None, "", [], {}))
 
 
 def _short(value: Any) -> str:
