@@ -64,7 +64,7 @@ evaluate:
     - kind: accuracy
       metric: accuracy
       at_least: 0.72
-      reason: saying yes to everybody is right in 64 of 100 cases; below 0.72 the form is not worth filling in
+      reason: saying yes to everybody is right in 63 of 100 cases; below 0.72 the form is not worth filling in
     - kind: fairness
       metric: demographic_parity_difference
       at_most: 0.15
