@@ -95,12 +95,13 @@ POST /v2/models/{app}/versions/{version}/infer predict
 CONTROL_ROUTES = """
 DELETE /api/v1/keys/{key_id} admin
 GET /api/v1/answers/{answer_id}/provenance read
+GET /api/v1/apps/{app}/report read
 GET /api/v1/healthz public
 GET /api/v1/keys admin
 GET /api/v1/status read
 POST /api/v1/keys admin
-POST /api/v1/plan run
-POST /api/v1/runs run
+POST /api/v1/plan admin
+POST /api/v1/runs admin
 """
 
 

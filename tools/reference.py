@@ -62,8 +62,9 @@ CONTROL_MEANINGS = {
     "run": "runs `file` through its lifecycle; the body is one JSON event a line, and whoever leaves stops it",
     "status": "what is released, what runs, and where",
     "provenance": "an answer's way back to its origins, each link proven",
+    "report": "the report of an application's newest verdict, as a page",
     "list_keys": "the API keys, without their text",
-    "make_key": "a new API key; its text is shown this once",
+    "issue_key": "a new API key; its text is shown this once",
     "revoke_key": "the key holds no longer",
 }
 
