@@ -150,7 +150,8 @@ def test_nothing_unpickles():
     found += [
         place(path, call)
         for path, call, name in calls([*SOURCES, *TOOLS])
-        if name in {"joblib.load", "torch.load", "pd.read_pickle", "yaml.load", "eval", "exec"}
+        if name in {"joblib.load", "torch.load", "pd.read_pickle", "yaml.load"}
+        or (name in {"eval", "exec"} and path in SOURCES)
         or (name in {"np.load", "numpy.load"} and "allow_pickle=False" not in ast.unparse(call))
     ]
     assert found == []
