@@ -331,7 +331,7 @@ def request(method, path, body=None, *, key=KEY, headers=()):
     return "\r\n".join([*lines, "", ""]).encode() + data
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def kit():
     """The helpers above, for tests that make their own parts."""
     return SimpleNamespace(
@@ -339,6 +339,7 @@ def kit():
         KEY=KEY,
         ANSWER_KEY=ANSWER_KEY,
         MIXED=MIXED,
+        World=World,
         RunningReplica=RunningReplica,
         TinyPredictor=TinyPredictor,
         LoopThread=LoopThread,

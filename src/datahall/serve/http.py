@@ -367,7 +367,7 @@ class Connection(asyncio.Protocol):
             if not self._slots and (self._app.draining or now - self._since > limits.idle_seconds):
                 self._finish()
         elif self._in_head:
-            if now - self._since > limits.head_seconds:
+            if not self._paused and now - self._since > limits.head_seconds:
                 self._refuse(refusal(408, "the headers did not come in time", "send the request at once"))
         elif not self._paused and (
             now - self._heard_at > limits.stall_seconds or now - self._since > limits.body_seconds
@@ -465,6 +465,8 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         else:
             self._heard_at = self._loop.time()
+            if self._in_head:
+                self._since = self._heard_at  # the wait was ours
             self._transport.resume_reading()
 
     def abort(self) -> None:

@@ -42,7 +42,7 @@ class AnswerLog:
     """Writes one gateway's segments. Only one may be open on a gateway's name at a time."""
 
     def __init__(
-        self, folder: Path, gateway: str, *, now_ns: int, max_records: int = 100_000, max_age_ns: int = 60_000_000_000
+        self, folder: Path, gateway: str, *, now_ns: int, max_records: int = 20_000, max_age_ns: int = 60_000_000_000
     ) -> None:
         """Continue where the last run of this gateway ended.
 
@@ -138,9 +138,8 @@ class AnswerLog:
 
     def _recover(self) -> int:
         last = -1
-        for path in segment_files(self.folder, self.gateway):
-            if path.suffix == SEALED and path != _newest(self.folder, self.gateway):
-                continue
+        files = segment_files(self.folder, self.gateway)
+        for path in [path for path in files[:-1] if path.suffix == OPEN] + files[-1:]:
             segment = read_segment(path)
             if path.suffix == OPEN:
                 self.num_torn_bytes += segment.num_torn_bytes
@@ -236,10 +235,6 @@ def _read(path: Path) -> tuple[Path, bytes]:
 
 def _gateway_of(path: Path) -> str:
     return path.stem.rpartition("-")[0]
-
-
-def _newest(folder: Path, gateway: str) -> Path:
-    return segment_files(folder, gateway)[-1]
 
 
 def _seal(path: Path) -> Path:

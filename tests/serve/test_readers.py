@@ -1,0 +1,101 @@
+"""Whatever a body holds, reading it ends in columns or in a UserError."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datahall.core.errors import UserError
+from datahall.core.records import Column
+from datahall.serve.columns import RowReader
+from datahall.serve.protocols.v2 import TensorReader
+
+FEATURES = (
+    Column(name="age", kind="number"),
+    Column(name="town", kind="category", categories=("Bern",), nullable=True),
+    Column(name='"odd"', kind="boolean", nullable=True),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["age", "town", '"odd"', "x"]), inner),
+    max_leaves=12,
+)
+rows = st.fixed_dictionaries(
+    {"age": st.floats(allow_nan=False, allow_infinity=False), "town": st.none() | st.text(max_size=4)},
+    optional={'"odd"': st.none() | st.booleans(), "x": st.integers()},
+)
+shapes = st.lists(st.integers(-2, 5), max_size=3)
+tensors = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["age", "town", '"odd"', "input", "x"]),
+        "shape": shapes,
+        "datatype": st.sampled_from(["FP64", "FP32", "INT8", "BOOL", "BYTES", "X"]),
+    },
+    optional={"data": json_values | st.lists(st.integers(0, 3), max_size=6), "parameters": json_values},
+)
+requests = st.fixed_dictionaries(
+    {"inputs": st.lists(tensors, max_size=4) | json_values},
+    optional={"id": st.text(max_size=3), "outputs": json_values},
+)
+numbers = (Column(name="a", kind="number"), Column(name="b", kind="number", nullable=True))
+
+
+@pytest.fixture(scope="module", params=[FEATURES, FEATURES[:2], numbers], ids=["odd", "mixed", "numbers"])
+def manifest(request, kit):
+    return kit.manifest(features=request.param)
+
+
+def lawful(read, body, features):
+    try:
+        columns = read(body)
+    except UserError:
+        return
+    assert list(columns) == [feature.name for feature in features]
+    for feature in features:
+        array = columns[feature.name]
+        assert array.ndim == 1
+        assert len(array) == len(columns[features[0].name]) > 0
+        if feature.kind == "category":
+            assert all(isinstance(value, str) or (value is None and feature.nullable) for value in array)
+        else:
+            assert not np.isinf(array).any()
+            assert feature.nullable or not np.isnan(array).any()
+
+
+@given(st.data())
+def test_rows(manifest, data):
+    value = data.draw(json_values | rows | st.fixed_dictionaries({"rows": st.lists(rows, max_size=3) | json_values}))
+    reader = RowReader(manifest)
+    lawful(lambda body: reader.read(body)[0], json.dumps(value).encode(), manifest.features)
+
+
+@given(st.data())
+def test_tensor_requests(manifest, data):
+    reader = TensorReader(manifest)
+    body = json.dumps(data.draw(requests)).encode()
+    lawful(lambda body: reader.read(body).columns, body, manifest.features)
+
+
+@given(st.binary(max_size=60))
+def test_bytes(manifest, body):
+    lawful(lambda body: RowReader(manifest).read(body)[0], body, manifest.features)
+    lawful(lambda body: TensorReader(manifest).read(body).columns, body, manifest.features)
+
+
+def test_good_rows_and_tensors_are_read_alike(kit):
+    """The negative control: the laws above are not met by refusing everything."""
+    manifest = kit.manifest(features=FEATURES)
+    by_row, num_rows = RowReader(manifest).read(json.dumps({"age": 3, "town": "Ulm", '"odd"': None}).encode())
+    inputs = [
+        {"name": "age", "shape": [1], "datatype": "INT8", "data": [3]},
+        {"name": "town", "shape": [1, 1], "datatype": "BYTES", "data": [["Ulm"]]},
+        {"name": '"odd"', "shape": [1], "datatype": "BOOL", "data": [None]},
+    ]
+    asked = TensorReader(manifest).read(json.dumps({"inputs": inputs}).encode())
+    assert num_rows == asked.num_rows == 1
+    for name, array in by_row.items():
+        np.testing.assert_array_equal(array, asked.columns[name])
