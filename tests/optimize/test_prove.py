@@ -64,6 +64,10 @@ def test_rows_that_differ_only_when_alone_are_found():
     assert not told.equal
 
 
+def test_the_first_row_is_among_those_answered_alone():
+    assert not compare(Fixed("regression"), Fixed("regression", alone=0.1), (table(1.0),)).equal
+
+
 def test_a_table_costs_one_batch_and_a_bounded_number_of_single_rows():
     other = Fixed("regression")
     compare(Fixed("regression"), other, (table(*np.linspace(1, 2, 1000)),))
