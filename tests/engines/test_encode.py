@@ -38,6 +38,11 @@ def test_no_rows_are_allowed():
     assert encode(none, FEATURES).shape == (0, 3)
 
 
+def test_the_largest_float32_is_still_a_number():
+    largest = float(np.finfo(np.float32).max)
+    assert encode({"size": np.array([largest, -largest])}, FEATURES[:1])[:, 0].tolist() == [largest, -largest]
+
+
 def test_whole_numbers_and_truth_values_are_numbers_too():
     matrix = encode(columns(size=np.array([1, 2, 3]), member=np.array([True, False, True])), FEATURES)
     assert matrix[:, :2].tolist() == [[1, 1], [2, 0], [3, 1]]
