@@ -151,11 +151,22 @@ def test_sources_environment_and_code(kinds):
     base = planned(kinds)
     assert differing(base, planned(kinds, sources=(SOURCES[0], ("b.csv", "3" * 64)))) == ALL
     assert differing(base, planned(kinds, environment="other")) == ALL
+    swapped = changed(BASE, ("data", "sources"), ["b.csv", "a.csv"])
+    assert differing(base, planned(kinds, swapped, sources=SOURCES[::-1])) == ALL
+    other_format = changed(BASE, ("data", "sources", 1), {"path": "b.csv", "format": "json"})
+    assert differing(base, planned(kinds, other_format)) == ALL
     for stage in STAGES:
         raised = planned(kinds, code_versions={**CODE_VERSIONS, stage: 99})
         first = next(number for number, label in enumerate(ALL) if label.split("/")[0] == stage)
         assert differing(base, raised)[0] == ALL[first]
         assert "data" not in differing(base, raised) or stage == "data"
+
+
+def test_the_task(kinds):
+    plain = {key: BASE[key] for key in ("datahall", "name", "task", "data")}
+    plain["data"] = changed(plain["data"], ("sensitive",), None)
+    regression = planned(kinds, changed(plain, ("task",), "regression"))
+    assert differing(planned(kinds, plain), regression) == [step.label for step in regression.steps]
 
 
 def test_the_champion_matters_only_to_improvement(kinds):
