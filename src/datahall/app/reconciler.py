@@ -87,6 +87,7 @@ class Reconciler:
             waiter.join()
         for replica_id in processes:
             self._mark(replica_id, "gone")
+            self._replicas.forget(replica_id)
 
     def tick(self) -> None:
         """Do one round: load what is, ask the policy, apply what it says."""
@@ -116,6 +117,7 @@ class Reconciler:
                 if process is not None:
                     process.stop()
                 self._mark(replica.id, "gone")
+                self._replicas.forget(replica.id)
             else:
                 self._processes[replica.id] = process
 

@@ -27,7 +27,7 @@ from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
 from datahall.core.records import Record
 from datahall.deploy.admission import Admission
-from datahall.ledger.anchor import anchored
+from datahall.ledger.anchor import Anchors
 from datahall.ledger.sequencer import Sequencer
 from datahall.ledger.tree import consistency_proof
 from datahall.registry.exhibits import Anchored
@@ -94,7 +94,7 @@ def _wire(
     vault = Vault(catalogue, blobs, keys)
     jobs = Jobs(launcher, blobs, paths.work, clock)
     replicas = Replicas(launcher, vault, paths.runtime())
-    holds = _anchored(catalogue, keys)
+    holds = _anchored(Anchors(catalogue, catalogue, keys.signer.public_key, origin=origin_of(keys.signer)))
     admission = Admission(catalogue, holds)
     integrate: Callable[[], object] = sequencer.flush
     return Hall(
@@ -120,11 +120,11 @@ def _wire(
     )
 
 
-def _anchored(catalogue: SqliteCatalogue, keys: KeyRing) -> Anchored:
+def _anchored(anchors: Anchors) -> Anchored:
     def holds(record: Record) -> bool:
         try:
-            return anchored(catalogue, catalogue, record, keys.signer.public_key, origin=origin_of(keys.signer))
-        except DatahallError:
+            return anchors.holds(record)
+        except DatahallError:  # altered, or its entry is gone: for whoever asks, that is a no
             return False
 
     return holds

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from datahall.app.supervision import START_SECONDS, read_state
+from datahall.core.clock import SystemClock
 from datahall.core.errors import NotFoundError
 from datahall.core.hall import HallPaths
 
@@ -23,7 +25,7 @@ def connect(paths: HallPaths, *, create: bool = False) -> Iterator[Operations]:
     """
     if not paths.exists and not create:
         raise NotFoundError(f"there is no hall in {paths.root}", hint="make one with: datahall run app.yaml")
-    if is_up(paths):
+    if _is_up_soon(paths):
         remote = import_module("datahall.app.remote").RemoteControl(paths.control_socket(), owner_key(paths))
         try:
             yield remote
@@ -46,6 +48,17 @@ def is_up(paths: HallPaths) -> bool:
             probe.connect(str(paths.control_socket()))
         except OSError:
             return False
+    return True
+
+
+def _is_up_soon(paths: HallPaths) -> bool:
+    """Whether control answers, waiting while a living supervisor is still starting it."""
+    clock = SystemClock()
+    deadline = clock.monotonic_ns() + int(START_SECONDS * 1e9)
+    while not is_up(paths):
+        if read_state(paths) is None or clock.monotonic_ns() > deadline:
+            return False
+        clock.sleep(0.05)
     return True
 
 

@@ -43,7 +43,7 @@ class DataStage:
             readable=paths,
         )
         snapshot = self._snapshot(call, result)
-        holdout = _holdout(snapshot)
+        holdout = self._holdout(snapshot)
         kept = self._vault.keep(
             call.app.team,
             [(grant, PARQUET) for grant in result.splits.values()] + [(result.statistics, "application/json")],
@@ -82,15 +82,25 @@ class DataStage:
         )
 
 
-def _holdout(snapshot: Snapshot) -> Holdout:
-    # Named by its rows alone: a changed contract that keeps the rows keeps the count of looks at them, too.
-    inputs, outcomes = snapshot.split("holdout_inputs"), snapshot.split("holdout_outcomes")
-    return Holdout(
-        id=f"hold_{digest_of([snapshot.app, inputs.artifact, outcomes.artifact])[:32]}",
-        app=snapshot.app,
-        snapshot=snapshot.id,
-        inputs=inputs.artifact,
-        outcomes=outcomes.artifact,
-        num_rows=outcomes.num_rows,
-        num_looks=0,
-    )
+    def _holdout(self, snapshot: Snapshot) -> Holdout:
+        # Named by its rows alone: a changed contract that keeps the rows keeps the count of looks at them, too.
+        inputs, outcomes = snapshot.split("holdout_inputs"), snapshot.split("holdout_outcomes")
+        return Holdout(
+            id=f"hold_{digest_of([snapshot.app, inputs.artifact, outcomes.artifact])[:32]}",
+            app=snapshot.app,
+            snapshot=snapshot.id,
+            inputs=inputs.artifact,
+            outcomes=outcomes.artifact,
+            num_rows=outcomes.num_rows,
+            num_looks=self._looks_inherited(snapshot),
+        )
+
+    def _looks_inherited(self, snapshot: Snapshot) -> int:
+        """Return how often rows of the same files were looked at: another seed deals the same cards again."""
+        files = {source.digest for source in snapshot.sources}
+        before = [
+            holdout.num_looks
+            for holdout in self._catalogue.find(Holdout, app=snapshot.app)
+            if files & {source.digest for source in self._catalogue.get(Snapshot, holdout.snapshot).sources}
+        ]
+        return max(before, default=0)

@@ -117,7 +117,7 @@ class Walk:
         try:
             result = self._stages[planned.stage].run(call)
         except DatahallError as error:
-            self._fail(running, "failed", str(error))
+            self._fail(running, "failed", error.what)  # its hint may show rows of people, which no entry may hold
             raise
         except BaseException:  # Ctrl-C and our own mistakes: the step must not stay running in the catalogue
             self._fail(running, "interrupted", "stopped while it ran")

@@ -97,7 +97,9 @@ def _listen(paths: HallPaths, api: Callable[..., object]) -> None:
     server = uvicorn.Server(
         uvicorn.Config(api, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="off")
     )
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # uvicorn raises the signal that ended it once more when it is through; replicas are still to be stopped then.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)
     try:
         server.run(sockets=[listener])
     finally:

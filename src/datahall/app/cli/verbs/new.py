@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from datahall.app.cli.show import AsJson, print_json
-from datahall.app.starting import app_file
 from datahall.core.errors import UserError
 from datahall.data.examples import EXAMPLES
-from datahall.data.guess import guess
+from datahall.data.guess import app_file, guess
 
 command = typer.Typer()
 

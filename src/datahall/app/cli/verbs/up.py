@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from datahall.app.cli.show import AsJson, console, print_json
+from datahall.app.serving import await_ready
 from datahall.app.supervision import DEFAULT_PORT, SupervisorState, read_state, start_detached
 from datahall.app.supervisor import supervise
 from datahall.core.clock import SystemClock
@@ -35,7 +36,9 @@ def up(
         _say(running, "is up already", as_json=as_json)
         return
     if detach:
-        _say(start_detached(paths, SystemClock(), host=host, port=port), "is up", as_json=as_json)
+        state = start_detached(paths, SystemClock(), host=host, port=port)
+        await_ready(state, SystemClock())
+        _say(state, "is up", as_json=as_json)
         return
     code = supervise(paths, host, port, started=lambda state: _say(state, "is up; Ctrl-C stops it", as_json=as_json))
     raise typer.Exit(code)
