@@ -87,6 +87,15 @@ class TinyPredictor:
         return {"label": label, "probability": np.column_stack([probability, 1 - probability])}
 
 
+class Watched:
+    """A real predictor with the handles that the harness expects."""
+
+    def __init__(self, predictor):
+        self.manifest = predictor.manifest
+        self.predict = predictor.predict
+        self.entered, self.hold, self.batches = threading.Event(), threading.Event(), []
+
+
 class LoopThread:
     """An event loop in a thread of its own."""
 
@@ -339,6 +348,7 @@ def kit():
         KEY=KEY,
         ANSWER_KEY=ANSWER_KEY,
         MIXED=MIXED,
+        Watched=Watched,
         World=World,
         RunningReplica=RunningReplica,
         TinyPredictor=TinyPredictor,

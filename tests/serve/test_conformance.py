@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-tritonclient = pytest.importorskip("tritonclient.http")
-InferenceServerException = pytest.importorskip("tritonclient.utils").InferenceServerException
+import tritonclient.http as tritonclient
+from tritonclient.utils import InferenceServerException
 
 
 @pytest.fixture

@@ -37,10 +37,19 @@ class UnixLink(asyncio.Protocol):
     as unavailable and the connection is made anew.
     """
 
-    def __init__(self, address: str, *, bundle: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        bundle: str,
+        changed: Callable[[], None],
+        ping_seconds: float = PING_SECONDS,
+        silent_seconds: float = SILENT_SECONDS,
+    ) -> None:
         self._address = address
         self._bundle = bundle
         self._changed = changed
+        self._ping_seconds, self._silent_seconds = ping_seconds, silent_seconds
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
@@ -140,11 +149,11 @@ class UnixLink(asyncio.Protocol):
     def _ping(self) -> None:
         if self._transport is None:
             return
-        if self._loop.time() - self._heard_at > SILENT_SECONDS:
+        if self._loop.time() - self._heard_at > self._silent_seconds:
             self._abort()
             return
         self._transport.write(encode(Header("ping")))
-        self._timer = self._loop.call_later(PING_SECONDS, self._ping)
+        self._timer = self._loop.call_later(self._ping_seconds, self._ping)
 
     def _abort(self) -> None:
         if self._transport is not None:
