@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from datahall.app.decisions import Decided, DecisionLog
 from datahall.app.environment import node_class
 from datahall.app.processes import started_at
 from datahall.app.replicas import Replicas, wait_ready
@@ -51,12 +52,13 @@ class Reconciler:
         *,
         publish: Publish,
         acknowledged: Acknowledged,
+        decisions: DecisionLog,
     ) -> None:
         self.problem = ""
         """Why the newest round failed; empty while all is well."""
         self._catalogue, self._admission = catalogue, admission
         self._replicas, self._launcher, self._clock = replicas, launcher, clock
-        self._publish, self._acknowledged = publish, acknowledged
+        self._publish, self._acknowledged, self._decisions = publish, acknowledged, decisions
         self._processes: dict[str, Process] = {}
         self._state: rollout.RolloutState = {}
         self._lock = threading.Lock()
@@ -97,9 +99,27 @@ class Reconciler:
                 rollout.ReplicaEnded(deployment=lost) for lost in ended
             ]
             for event in (*events, rollout.Tick()):
-                view = self._view()
-                self._state, decision, _ = rollout.decide(self._state, view, event, self._clock.now_ns(), 0.0)
+                decision = self._decide(self._view(), event)
             self._apply(decision)
+
+    def _decide(self, view: rollout.RolloutView, event: rollout.ReplicaEnded | rollout.Tick) -> rollout.Rollout:
+        now, before = self._clock.now_ns(), self._state
+        self._state, decision, reason = rollout.decide(before, view, event, now, 0.0)
+        if decision != rollout.Rollout():
+            self._decisions.append(
+                Decided(
+                    policy="rollout",
+                    state=before,
+                    view=view,
+                    event=event,
+                    now=now,
+                    draw=0.0,
+                    new_state=self._state,
+                    decision=decision,
+                    reason=reason,
+                )
+            )
+        return decision
 
     def _run(self) -> None:
         while not self._ending.wait(TICK_S):

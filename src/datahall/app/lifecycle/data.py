@@ -81,7 +81,6 @@ class DataStage:
             made_at_ns=self._clock.now_ns(),
         )
 
-
     def _holdout(self, snapshot: Snapshot) -> Holdout:
         # Named by its rows alone: a changed contract that keeps the rows keeps the count of looks at them, too.
         inputs, outcomes = snapshot.split("holdout_inputs"), snapshot.split("holdout_outcomes")

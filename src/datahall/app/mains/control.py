@@ -14,6 +14,7 @@ import msgspec
 import uvicorn
 
 from datahall.app.control import Control
+from datahall.app.decisions import DecisionLog
 from datahall.app.http.api import make_api
 from datahall.app.lifeline import hold
 from datahall.app.owner import ensure_owner
@@ -22,7 +23,6 @@ from datahall.app.supervisor import GATEWAY, ControlOrder
 from datahall.app.wiring import Hall, open_hall
 from datahall.core.errors import DatahallError
 from datahall.core.hall import HallPaths
-from datahall.core.ports import Clock
 from datahall.serve.table import publish_routes
 
 SEAL_SECONDS = 1.0
@@ -52,7 +52,8 @@ def _serve(hall: Hall) -> int:
         hall.launcher,
         hall.clock,
         publish=partial(publish_routes, hall.paths.routes, signer=hall.keys.signer),
-        acknowledged=partial(acknowledged, hall.paths.runtime(), hall.clock),
+        acknowledged=partial(acknowledged, hall.paths.runtime()),
+        decisions=DecisionLog(hall.paths.logs / "decisions.jsonl"),
     )
     reconciler.start()
     ending = threading.Event()
@@ -68,9 +69,8 @@ def _serve(hall: Hall) -> int:
     return 0
 
 
-def acknowledged(runtime: Path, clock: Clock) -> int:
+def acknowledged(runtime: Path) -> int:
     """Return the lowest route revision that the living gateways follow; a gateway that is gone follows none."""
-    del clock
     try:
         state = msgspec.json.decode((runtime / f"gateway-{GATEWAY}.json").read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
