@@ -49,7 +49,7 @@ def claim_chart(item: ClaimReport) -> Markup:
         }
     ]
     colour = _COLOURS[item.finding.outcome]
-    base = alt.Chart(alt.Data(values=values))
+    base = alt.Chart(alt.Data(values=values))  # type: ignore[no-untyped-call]
     x = alt.X("lower:Q", scale=scale, title=None, axis=alt.Axis(tickCount=5, grid=False))
     layers = (
         base.mark_rule(strokeWidth=6, opacity=0.35, color=colour).encode(x=x, x2="upper:Q"),

@@ -10,7 +10,7 @@ import msgspec
 
 from datahall.app.jobs import JobOrder
 from datahall.backends.blobs.local import LocalBlobStore
-from datahall.backends.launch import child
+from datahall.backends.launch.child import enter
 from datahall.core.clock import SystemClock
 from datahall.core.errors import DatahallError, NotFoundError
 from datahall.core.jobs import Failure, Message, Progress, Report
@@ -71,7 +71,7 @@ class JobBlobs:
 
 def main() -> int:
     """Run one job; the exit status is 0 when a result was sent."""
-    context = child.enter()
+    context = enter()
     order = msgspec.json.decode(context.request, type=JobOrder)
     blobs = JobBlobs(LocalBlobStore(Path(order.blobs)), LocalBlobStore(Path(order.staging)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from datahall.backends.launch import child
+from datahall.backends.launch.child import enter
 from datahall.core.errors import DatahallError
 from datahall.core.jobs import Failure, Message, Progress
 from datahall.serve.replica import ReplicaRequest, run
@@ -12,7 +12,7 @@ from datahall.serve.replica import ReplicaRequest, run
 
 def main() -> int:
     """Serve the bundle in the first memory file until told to stop."""
-    context = child.enter()
+    context = enter()
     request = msgspec.json.decode(context.request, type=ReplicaRequest)
 
     def ready() -> None:
