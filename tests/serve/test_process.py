@@ -97,6 +97,17 @@ def test_kill_9_loses_no_answer_and_the_next_start_goes_on(hall, kit):
     assert sum(len(read_segment(path).answers) for path in segment_files(hall.folder / "answers")) == 52
 
 
+def test_a_torn_end_of_the_log_is_reported(hall, kit, capfd):
+    running = Running(hall)
+    ask_until_ready(kit, running.port)
+    assert running.end(signal.SIGKILL) == -signal.SIGKILL
+    (path,) = segment_files(hall.folder / "answers")
+    os.truncate(path, path.stat().st_size - 3)
+    again = Running(hall)
+    assert again.end(signal.SIGTERM) == 0
+    assert "bytes that are no record" in capfd.readouterr().err
+
+
 def test_the_state_file_tells_port_and_revision(hall):
     running = Running(hall)
     state = json.loads((hall.folder / "run" / "gateway-g1.json").read_text())

@@ -47,6 +47,8 @@ class Gateway:
         self.port = 0
         self._clock = clock
         self._recorder = Recorder(config, clock)
+        if self._recorder.num_torn_bytes:
+            _LOG.warning("the answer log ended in %d bytes that are no record", self._recorder.num_torn_bytes)
         self._follower = Follower(
             source or FileRouteSource(Path(config.routes), config.route_keys),
             make_lane=lambda route: Lane(
