@@ -100,7 +100,7 @@ def test_arbitrary_bytes_are_refused_in_our_own_words(noise):
     [
         [["../evil", 1, "0" * 64], ["bundle.json", 1, "0" * 64]],
         [["/etc/passwd", 1, "0" * 64], ["bundle.json", 1, "0" * 64]],
-        [["bundle.json", 1, "0" * 64], ["a" * 65, 1, "0" * 64]],
+        [["a" * 65, 1, "0" * 64], ["bundle.json", 1, "0" * 64]],
         [["bundle.json", 1, "0" * 64], ["bundle.json", 1, "0" * 64]],
         [["z.bin", 1, "0" * 64], ["bundle.json", 1, "0" * 64]],
         [["bundle.json", -1, "0" * 64]],
@@ -126,6 +126,26 @@ def test_a_second_spelling_of_the_index_is_refused():
     spaced = packed[16 : 16 + length].replace(b'{"files"', b'{ "files"')
     with pytest.raises(IntegrityError, match="canonical"):
         unpack(with_index(spaced, packed[16 + length :]))
+
+
+@pytest.mark.parametrize(
+    "change", [(b'"app"', b'"aap":1,"app"'), (b'{"app"', b'{ "app"'), (b'"app":"small"', b'"app":1')]
+)
+def test_a_manifest_with_unknown_keys_or_another_spelling_is_refused(change):
+    raw = canonical_json(manifest_of({}))
+    assert unpack(hand_packed(raw))[0] == manifest_of({})
+    with pytest.raises(IntegrityError, match="manifest"):
+        unpack(hand_packed(raw.replace(*change)))
+
+
+def hand_packed(manifest):
+    index = canonical_json({"files": [["bundle.json", len(manifest), digest_bytes(manifest)]]})
+    return with_index(index, bytes(-(16 + len(index)) % 64) + manifest)
+
+
+def test_the_longest_name_is_packed():
+    files = {"a" * 64: b""}
+    assert set(unpack(pack(manifest_of(files), files))[1]) == set(files)
 
 
 def test_pack_refuses_files_that_are_not_the_manifests():

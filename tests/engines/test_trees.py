@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from datahall.core.errors import IntegrityError
 from datahall.engines.skops import dump_model, load_model
@@ -26,6 +28,17 @@ def booster():
 def test_trees_that_were_grown_pass(forest, booster):
     check_trees(forest)
     check_trees(booster)
+
+
+def test_a_child_one_behind_the_last_node_is_refused(forest, booster):
+    tree, nodes = forest.estimators_[0].tree_, booster._predictors[0][0].nodes
+    tree.children_right[0] = tree.node_count
+    nodes["right"][0] = len(nodes)
+    for model in (forest, booster):
+        with pytest.raises(IntegrityError, match="out of itself"):
+            check_trees(model)
+        with pytest.raises(IntegrityError, match="out of itself"):
+            check_trees(Pipeline([("prepare", StandardScaler()), ("model", model)]))
 
 
 @pytest.mark.parametrize(

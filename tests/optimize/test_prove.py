@@ -80,6 +80,12 @@ def test_values_near_zero_are_measured_by_the_spread_of_all():
     assert not compare(Fixed("regression"), Fixed("regression", 1e-1), rows).equal
 
 
+def test_a_model_that_always_answers_zero_can_be_compared():
+    rows = (table(0.0, 0.0),)
+    assert compare(Fixed("regression"), Fixed("regression"), rows).equal
+    assert not compare(Fixed("regression"), Fixed("regression", 1e-3), rows).equal
+
+
 def test_no_rows_prove_nothing():
     told = compare(Fixed("classification"), Fixed("classification"), (table(),))
     assert (told.equal, told.num_rows, told.reason) == (False, 0, "there were no rows to compare")
