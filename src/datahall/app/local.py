@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 
 from datahall.app.control import Control
 from datahall.app.owner import ensure_owner
@@ -12,11 +13,19 @@ from datahall.core.hall import HallPaths
 
 
 @contextmanager
-def local_control(paths: HallPaths) -> Iterator[Control]:
-    """Open the hall, mend what an earlier holder left half done, and yield its operations."""
+def local_control(paths: HallPaths, *, listen: bool = False) -> Iterator[Control]:
+    """Open the hall, mend what an earlier holder left half done, and yield its operations.
+
+    With `listen`, other commands can ask too while this one goes on: `ps` during a long run.
+    """
     with open_hall(paths) as hall:
         ensure_owner(hall.catalogue, hall.keys, hall.clock)
         control = Control(hall)
         control.recover()
         control.seal()
-        yield control
+        with ExitStack() as stack:
+            if listen:
+                api = import_module("datahall.app.http.api").make_api(control, hall.catalogue, hall.clock)
+                beside = import_module("datahall.app.http.listen").serving_beside
+                stack.enter_context(beside(api, paths.control_socket()))
+            yield control

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def connect(paths: HallPaths, *, create: bool = False) -> Iterator[Operations]:
-    """Yield the operations of the hall in `paths`.
+def connect(paths: HallPaths, *, create: bool = False, listen: bool = False) -> Iterator[Operations]:
+    """Yield the operations of the hall in `paths`; with `listen`, answer other commands meanwhile.
 
     Raises NotFoundError where there is no hall and `create` is False, HallBusyError where another command holds it.
     """
@@ -34,7 +34,7 @@ def connect(paths: HallPaths, *, create: bool = False) -> Iterator[Operations]:
         return
     # Only now: whoever talks to a running hall never loads the database.
     local = import_module("datahall.app.local")
-    with local.local_control(paths) as control:
+    with local.local_control(paths, listen=listen) as control:
         yield control
 
 

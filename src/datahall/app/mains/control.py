@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import socket
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import msgspec
-import uvicorn
 
 from datahall.app.control import Control
 from datahall.app.decisions import DecisionLog
 from datahall.app.http.api import make_api
+from datahall.app.http.listen import serve_until_told
 from datahall.app.lifeline import hold
 from datahall.app.owner import ensure_owner
 from datahall.app.reconciler import Reconciler
@@ -60,7 +57,7 @@ def _serve(hall: Hall) -> int:
     sealer = threading.Thread(target=_seal, args=(control, ending), name="sealer", daemon=True)
     sealer.start()
     try:
-        _listen(hall.paths, make_api(control, hall.catalogue, hall.clock))
+        serve_until_told(make_api(control, hall.catalogue, hall.clock), hall.paths.control_socket())
     finally:
         ending.set()
         sealer.join()
@@ -86,21 +83,3 @@ def _seal(control: Control, ending: threading.Event) -> None:
             control.problems = [str(error)]
         else:
             control.problems = []
-
-
-def _listen(paths: HallPaths, api: Callable[..., object]) -> None:
-    address = paths.control_socket()
-    address.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(address))
-    address.chmod(0o600)
-    server = uvicorn.Server(
-        uvicorn.Config(api, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="off")
-    )
-    # uvicorn raises the signal that ended it once more when it is through; replicas are still to be stopped then.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-    signal.signal(signal.SIGINT, lambda _number, _frame: None)
-    try:
-        server.run(sockets=[listener])
-    finally:
-        address.unlink(missing_ok=True)

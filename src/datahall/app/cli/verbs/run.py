@@ -40,7 +40,7 @@ def run(
     the gate refuses every candidate: whatever answered before goes on answering.
     """
     paths: HallPaths = ctx.obj
-    with connect(paths, create=True) as hall:
+    with connect(paths, create=True, listen=True) as hall:
         if not as_json and not yes and sys.stdin.isatty() and sys.stdout.isatty():
             show_plan(hall.plan(file))
             typer.confirm("\nGo on?", abort=True)
