@@ -59,14 +59,23 @@ def test_the_forgery_below_is_one_that_would_be_read(store: LocalBlobStore):
 @pytest.mark.parametrize(
     "packed",
     [
-        zstandard.compress(bytes(1 << 30)),
+        zstandard.compress(bytes(1 << 26)),
+        b"\x28\xb5\x2f\xfd\xe0" + (1 << 50).to_bytes(8, "little") + b"\x01\0\0",
         zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 26)),
         zstandard.compress(b"data") + zstandard.compress(bytes(1 << 20)),
         zstandard.compress(b"date"),
         b"no zstd",
         b"",
     ],
-    ids=["bomb", "bomb of unstated size", "second frame", "other bytes", "garbage", "nothing"],
+    ids=[
+        "bomb",
+        "bomb that says it has a petabyte",
+        "bomb of unstated size",
+        "second frame",
+        "other bytes",
+        "garbage",
+        "nothing",
+    ],
 )
 def test_an_authentic_object_that_is_a_bomb_or_a_lie_is_refused(store: LocalBlobStore, packed: bytes):
     grant, sealed = forged(b"data", claim_of(b"data", 4), packed)
@@ -143,16 +152,21 @@ def test_take_moves_objects_and_nothing_else(store: LocalBlobStore, tmp_path: Pa
     other = f"{'b' * 64}.{'c' * 32}"
     (good.parent / "evil.py").write_text("x")
     (good.parent / other).write_text("in another object's shard")
-    (tmp_path / "staging" / "..data").mkdir()
+    foreign = LocalBlobStore(tmp_path / "foreign")
+    outside = foreign.path(foreign.put(b"not the job's", team="lab").object, team="lab")
+    odd = tmp_path / "staging" / "..data" / outside.parent.name
+    odd.mkdir(parents=True)
+    (odd / outside.name).write_bytes(b"in a folder that is no team's")
     (tmp_path / "secret").write_bytes(b"outside")
     shard = tmp_path / "staging" / "ward" / "bb"
     shard.mkdir()
     (shard / other).symlink_to(tmp_path / "secret")
-    (tmp_path / "staging" / "linked").symlink_to(tmp_path / "staging" / "ward")
+    (tmp_path / "staging" / "linked").symlink_to(tmp_path / "foreign" / "lab")
 
     store.take(tmp_path / "staging")
     assert store.get(grant, team="ward") == b"made by a job"
     assert not good.exists()
+    assert outside.exists()
     assert [path for path in store.folder.rglob("*") if path.is_file()] == [store.path(grant.object, team="ward")]
 
 

@@ -159,6 +159,7 @@ class BlobStoreContract:
             {"digest": "0" * 64},
             {"object": f"{grant.digest}.../../{'0' * 25}"},
             {"object": "../../../etc/passwd"},
+            {"object": f"{grant.object}/../../x"},
         ):
             with pytest.raises(IntegrityError):
                 store.get(msgspec.structs.replace(grant, **lie), team="ward")
@@ -170,7 +171,10 @@ class BlobStoreContract:
         with pytest.raises(UserError):
             store.list(team=team)
 
-    @pytest.mark.parametrize("name", ["", "..", "../../keys/master.key", "0" * 64, f"{'0' * 64}.{'g' * 32}"])
+    @pytest.mark.parametrize(
+        "name",
+        ["", "..", "../../keys/master.key", "0" * 64, f"{'0' * 64}.{'g' * 32}", f"{'0' * 64}.{'0' * 32}/../../x"],
+    )
     def test_only_objects_can_be_deleted(self, store: TamperableStore, name: str) -> None:
         with pytest.raises(UserError):
             store.delete(name, team="ward")
