@@ -21,8 +21,8 @@ def test_the_tutorial_does_what_it_says(tmp_path):
                 break
     finally:
         left = console.run(Command(0, "datahall stop", ()))
-    assert wrong == []
-    assert left == []
+    assert not wrong, "\n".join(wrong)
+    assert not left, "\n".join(left)
     assert len(steps) >= 10
 
 
