@@ -56,7 +56,8 @@ def claim_chart(item: ClaimReport) -> Markup:
         base.mark_point(filled=True, size=90, color=colour, opacity=1).encode(x=alt.X("estimate:Q", scale=scale)),
         base.mark_rule(strokeDash=[4, 3], strokeWidth=2, color="#57606a").encode(x=alt.X("bound:Q", scale=scale)),
     )
-    spec = alt.layer(*layers).properties(width=_CHART_WIDTH, height=34).configure_view(stroke=None).to_dict()
+    chart = alt.layer(*layers).properties(width=_CHART_WIDTH, height=34)
+    spec = chart.configure_view(stroke=None).configure(background="transparent").to_dict()
     return _svg(spec, item)
 
 
