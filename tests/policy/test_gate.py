@@ -39,7 +39,10 @@ def test_a_high_estimate_with_a_low_bound_does_not_pass(case):
     finding = case.judge(case.claim(), case.figure(0.85, 0.99, estimate=0.97, num=200))
     assert finding.outcome == "insufficient"
     assert finding.num_needed == 588  # 200 * ((0.97 - 0.85) / (0.97 - 0.90)) ** 2
-    assert "about 588 rows would settle it (200 were there)" in finding.reason
+    assert finding.reason == (
+        "accuracy is 0.97, proven is only at least 0.85, at least 0.9 is demanded; "
+        "about 588 rows would settle it (200 were there)"
+    )
 
 
 def test_the_measured_number_of_rows_needed_comes_first(case):
@@ -247,6 +250,9 @@ class TestImprovement:
             (0.026, [0.012], "insufficient"),
             (0.012, [0.008, 0.001], "pass"),
             (0.012, [0.009, 0.009], "insufficient"),
+            (0.012, [1.0], "pass"),
+            (0.0, [1.0], "pass"),
+            (0.0, [0.0], "pass"),
         ],
     )
     def test_several_candidates_are_tested_by_holm(self, case, mine, others, outcome):
@@ -264,6 +270,7 @@ class TestImprovement:
             {"p_values": [0.002, 0.5]},
             {"p_values": [0.001, "0"]},
             {"p_values": [0.001, -1.0]},
+            {"p_values": [0.001, 1.5]},
             {"p_values": [0.001, float("nan")]},
             {"p_values": "0.001"},
         ],
@@ -272,9 +279,15 @@ class TestImprovement:
         figure = case.figure(-0.001, 0.05, p_value=0.001, alpha=0.0125)
         assert self.judge(case, figure, num_candidates=2, details=details).outcome == "insufficient"
 
-    def test_a_small_p_value_beside_a_bad_estimate_proves_nothing(self, case):
-        figure = case.figure(-0.05, 0.01, estimate=-0.02, p_value=0.001)
-        assert self.judge(case, figure, details={"p_values": [0.001]}).outcome == "insufficient"
+    @pytest.mark.parametrize(("bound", "estimate"), [(0.0, -0.02), (0.0, 0.0), (0.5, 0.3), (-0.1, -0.15)])
+    def test_a_small_p_value_beside_a_bad_estimate_proves_nothing(self, case, bound, estimate):
+        claim = self.claim(case, bound=bound)
+        figure = case.figure(estimate - 0.2, estimate + 0.3, estimate=estimate, p_value=0.001)
+        finding = case.judge(claim, figure, details={"p_values": [0.001]})
+        assert finding.outcome == "insufficient"
+        assert (
+            case.judge(self.claim(case, bound=estimate - 0.01), figure, details={"p_values": [0.001]}).outcome == "pass"
+        )
 
     def test_other_claims_pass_by_their_bound_alone(self, case):
         figure = case.figure(0.85, 0.99, p_value=1e-9)
@@ -311,8 +324,9 @@ class TestLooks:
         assert "looked at 100 times; refresh it" in outcomes[-1].reason
 
     def test_a_bound_beyond_its_resolution_asks_for_a_fresh_holdout(self, case):
-        finding = case.judge(case.claim(), case.figure(None, None), look=3)
-        assert (finding.outcome, "looked at 3 times; refresh it" in finding.reason) == ("insufficient", True)
+        for look in (2, 3):
+            finding = case.judge(case.claim(), case.figure(None, None), look=look)
+            assert (finding.outcome, f"looked at {look} times; refresh it" in finding.reason) == ("insufficient", True)
         assert "refresh" not in case.judge(case.claim(), case.figure(None, None)).reason
 
     def test_all_looks_together_spend_no_more_than_they_may(self):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -96,8 +96,8 @@ def _find(claim: Claim, view: GateView, now: int) -> Finding:
     look = max(exhibit.measurement.look for exhibit in admitted)
     judged = [_judge(exhibit, claim, view, now) for exhibit in admitted if exhibit.measurement.look == look]
     # One look gives one figure; where two disagree, the worse one holds until somebody looks again.
-    severity = {"fail": 0, "insufficient": 1, "pass": 2}
-    return min(judged, key=lambda finding: (severity[finding.outcome], finding.evidence or ""))
+    worst_first = ("fail", "insufficient", "pass")
+    return min(judged, key=lambda finding: (worst_first.index(finding.outcome), finding.evidence or ""))
 
 
 def _why_not_admitted(exhibit: Exhibit, claim: Claim, view: GateView) -> str:
@@ -192,14 +192,13 @@ def _compare(evidence: str, figure: Figure, measured: Measurement, claim: Claim)
         if not proven:
             reason = f"{claim.metric} meets its bound (p = {figure.p_value:.2g} after Holm), {demanded}"
         return Finding(claim=claim.name, outcome="pass", reason=reason, evidence=evidence, value=proving)
-    return _straddles(evidence, figure, claim, proving, demanded)
+    return _straddles(evidence, figure, claim, proving, words[0], demanded)
 
 
-def _straddles(evidence: str, figure: Figure, claim: Claim, proving: float, demanded: str) -> Finding:
+def _straddles(evidence: str, figure: Figure, claim: Claim, proving: float, side: str, demanded: str) -> Finding:
     needed = figure.num_needed or rows_to_settle(
         estimate=figure.estimate, lower=figure.lower, upper=figure.upper, bound=claim.bound, num=figure.num
     )
-    side: Literal["at least", "at most"] = "at least" if claim.direction == "at_least" else "at most"
     reason = f"{claim.metric} is {_number(figure.estimate)}, proven is only {side} {_number(proving)}, {demanded}"
     unit = _UNITS.get(claim.kind, "rows")
     if needed is not None:
@@ -220,7 +219,7 @@ def _holm_proves(figure: Figure, measured: Measurement, claim: Claim, sign: floa
     known = [float(p) for p in family if isinstance(p, int | float) and 0.0 <= p <= 1.0]
     if len(known) != measured.num_candidates or len(known) != len(family) or figure.p_value not in known:
         return False
-    if not sign * figure.estimate > sign * claim.bound:
+    if not sign * (figure.estimate - claim.bound) > 0:
         return False
     return holm(known, spend(claim.confidence, measured.look))[known.index(figure.p_value)]
 
