@@ -50,6 +50,6 @@ def _route(
         version=deployment.version,
         manifest=bundles[deployment.bundle].manifest,
         bundle=deployment.bundle,
-        replicas=tuple(RouteReplica(id=id, address=replicas[id].address) for id in line.replicas),
+        replicas=tuple(RouteReplica(id=name, address=replicas[name].address) for name in line.replicas),
         protocols=deployment.protocols,
     )
