@@ -168,7 +168,7 @@ class Gateway:
             )
         grant = authenticate(request, index, self._clock.now_ns())
         lane = self._follower.lane(grant.team, found.app)
-        if lane is None or found.version not in ("", lane.route.version):
+        if lane is None or found.version not in ("", lane.route.number, lane.route.version):
             what = f"there is no application '{found.app[:80]}'"
             what += f" with the version '{found.version[:80]}' live" if found.version else ""
             raise HttpError(refusal(404, what, "datahall ps lists what is live"))
@@ -236,8 +236,8 @@ class Gateway:
 def _describe(found: Match, lane: Lane) -> Response:
     route = lane.route
     if found.route.action == "model":
-        return json_response(v2.describe_model(route.app, route.version, route.manifest))
-    body = {"name": route.app, "version": route.version, "ready": lane.ready}
+        return json_response(v2.describe_model(route.app, route.number, route.manifest))
+    body = {"name": route.app, "version": route.number, "ready": lane.ready}
     return json_response(body, status=200 if lane.ready else 503)
 
 

@@ -113,7 +113,7 @@ class Recorder:
         )
         answer_id = make_answer_id(parts, self._config.answer_key)
         if ticket.asked is not None:
-            body = v2.encode_answer(route.app, route.version, route.manifest, arrays, ticket.asked)
+            body = v2.encode_answer(route.app, route.number, route.manifest, arrays, ticket.asked)
         else:
             body = plain.encode_answer(answer_id, route.version, route.manifest, arrays)
         record = Answer(

@@ -68,6 +68,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     protocols: tuple[str, ...] = ("predict", "v2")
     """The protocols in which this application answers; a request in another one gets 404."""
 
+    @property
+    def number(self) -> str:
+        """The version's number alone, which is how the Open Inference Protocol names versions."""
+        return self.version.rpartition("@")[2]
+
 
 class KeyGrant(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway knows of an API key: the SHA-256 of its text, never the text."""
