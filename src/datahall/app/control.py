@@ -13,6 +13,7 @@ from datahall.app.jobs import Cancel
 from datahall.app.kinds import KINDS
 from datahall.app.lifecycle.walk import Walk
 from datahall.app.planning import intend, read_app
+from datahall.app.processes import is_running
 from datahall.app.sealing import seal_segments, segment_root
 from datahall.app.wiring import Hall
 from datahall.core.clock import iso
@@ -108,8 +109,16 @@ class Control:
         self.problems: list[str] = []
 
     def recover(self) -> None:
-        """Mark what an earlier holder left running as interrupted: its processes ended with it."""
+        """Write down how what an earlier holder left running has ended: jobs end with it, replicas with their hall."""
         catalogue, clock = self._hall.catalogue, self._hall.clock
+        for state in ("starting", "ready", "draining"):
+            for replica in catalogue.find(Replica, state=state):
+                if not is_running(replica.pid, replica.pid_started_at):
+                    gone = msgspec.structs.replace(replica, state="gone")
+                    body = {"replica": replica.id, "state": "gone"}
+                    change = Change(old=replica, new=gone)
+                    catalogue.act(Act(kind="replica.changed", actor="control", body=body, changes=(change,)))
+                    self._hall.replicas.forget(replica.id)
         for step in catalogue.find(Step, state="running"):
             ended = msgspec.structs.replace(
                 step, state="interrupted", reason="the hall ended while it ran", ended_at_ns=clock.now_ns()

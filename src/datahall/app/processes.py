@@ -18,3 +18,11 @@ def started_at(pid: int) -> float:
     if fields[0] == "Z":
         raise ProcessLookupError(pid)
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def is_running(pid: int, started: float) -> bool:
+    """Whether the process of that pid is still the one that started then."""
+    try:
+        return started_at(pid) == started
+    except ProcessLookupError:
+        return False

@@ -25,7 +25,6 @@ from datahall.core.records import (
     KeyGrant,
     Replica,
     RouteTable,
-    Version,
 )
 from datahall.deploy.admission import Admission
 from datahall.deploy.table import TABLE_ID, next_table, routed_by
@@ -179,7 +178,7 @@ class Reconciler:
         for line in routes:
             deployment = self._catalogue.get(Deployment, line.deployment)
             deployments[line.deployment] = deployment
-            bundles[deployment.bundle] = self._admission.check(self._catalogue.get(Version, deployment.version))
+            bundles[deployment.bundle] = self._admission.serve(deployment)
         replicas = {replica.id: replica for replica in self._living()}
         new = next_table(table, routes, deployments, bundles, replicas, keys, self._clock.now_ns())
         self._act("routes.published", {"revision": new.revision}, Change(old=table, new=new))

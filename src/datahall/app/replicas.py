@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from datahall.app.vault import Vault
@@ -21,18 +22,21 @@ class Replicas:
 
     def address(self, replica_id: str) -> str:
         """Return the path of the Unix socket on which a replica of that id listens."""
-        return str(self._sockets / f"{replica_id}.sock")
+        return str(self._sockets / replica_id / "s")
 
     def start(self, replica_id: str, bundle: Bundle, team: str) -> Process:
         """Start one replica; it sends a message once it answers (`wait_ready`)."""
         packed = self._vault.read(team, bundle.artifact)
+        # A folder of its own: a replica that was taken over cannot put itself where control or another one listens.
+        folder = self._sockets / replica_id
+        folder.mkdir(mode=0o700)
         request = ReplicaRequest(bundle=bundle.id, address=self.address(replica_id), replica=replica_id, num_threads=1)
         return self._launcher.start(
             ProcessSpec(
                 main="replica",
                 name=replica_id,
                 request=request,
-                writable=(self._sockets,),
+                writable=(folder,),
                 memfds=(packed,),
                 limits=Limits(num_threads=1),
             )
@@ -40,7 +44,7 @@ class Replicas:
 
     def forget(self, replica_id: str) -> None:
         """Remove what a replica that has ended left behind."""
-        Path(self.address(replica_id)).unlink(missing_ok=True)
+        shutil.rmtree(self._sockets / replica_id, ignore_errors=True)
 
 
 def wait_ready(process: Process) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from datahall.app.processes import started_at
+from datahall.app.processes import is_running
 from datahall.core.errors import UnavailableError
 from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
@@ -35,10 +35,9 @@ def read_state(paths: HallPaths) -> SupervisorState | None:
     """Return the state of the living supervisor, None where none lives, whatever an old file says."""
     try:
         state = msgspec.json.decode(paths.state.read_bytes(), type=SupervisorState)
-        alive = started_at(state.pid) == state.started_at
     except (OSError, msgspec.DecodeError):
         return None
-    return state if alive else None
+    return state if is_running(state.pid, state.started_at) else None
 
 
 def start_detached(

@@ -70,12 +70,14 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
             clock,
             witness=FileWitness(default_folder(), partial(consistency_proof, read=catalogue.nodes)),
         )
-        launcher = LocalLauncher(paths.logs, paths.work)
+        # Jobs and shadows end with this process; replicas with the hall, so that answers survive a control that dies.
+        jobs = LocalLauncher(paths.logs, paths.work)
+        replicas = LocalLauncher(paths.logs, paths.work, lifeline=lifeline)
         try:
             sequencer.start()
-            yield _wire(paths, clock, keys, catalogue, sequencer, launcher)
+            yield _wire(paths, clock, keys, catalogue, sequencer, jobs, replicas)
         finally:
-            launcher.stop_all() if lifeline is None else None
+            jobs.stop_all()
             try:
                 sequencer.stop()
             finally:
@@ -88,13 +90,14 @@ def _wire(
     keys: KeyRing,
     catalogue: SqliteCatalogue,
     sequencer: Sequencer,
-    launcher: LocalLauncher,
+    job_launcher: LocalLauncher,
+    replica_launcher: LocalLauncher,
 ) -> Hall:
     blobs = LocalBlobStore(paths.blobs)
     vault = Vault(catalogue, blobs, keys)
-    jobs = Jobs(launcher, blobs, paths.work, clock)
-    replicas = Replicas(launcher, vault, paths.runtime())
-    holds = _anchored(Anchors(catalogue, catalogue, keys.signer.public_key, origin=origin_of(keys.signer)))
+    jobs = Jobs(job_launcher, blobs, paths.work, clock)
+    shadows = Replicas(job_launcher, vault, paths.runtime())
+    holds = Holds(Anchors(catalogue, catalogue, keys.signer.public_key, origin=origin_of(keys.signer)))
     admission = Admission(catalogue, holds)
     integrate: Callable[[], object] = sequencer.flush
     return Hall(
@@ -105,14 +108,14 @@ def _wire(
         sequencer=sequencer,
         anchored=holds,
         vault=vault,
-        replicas=replicas,
-        launcher=launcher,
+        replicas=Replicas(replica_launcher, vault, paths.runtime()),
+        launcher=replica_launcher,
         admission=admission,
         stages={
             "data": DataStage(catalogue, vault, jobs, clock),
             "train": TrainStage(catalogue, vault, jobs, clock),
             "export": ExportStage(catalogue, vault, jobs),
-            "evaluate": EvaluateStage(catalogue, vault, jobs, replicas, clock),
+            "evaluate": EvaluateStage(catalogue, vault, jobs, shadows, holds, integrate, clock),
             "gate": GateStage(catalogue, holds, integrate, clock),
             "register": RegisterStage(catalogue, clock),
             "deploy": DeployStage(catalogue, admission, integrate, clock),
@@ -120,11 +123,19 @@ def _wire(
     )
 
 
-def _anchored(anchors: Anchors) -> Anchored:
-    def holds(record: Record) -> bool:
+class Holds:
+    """What the signed ledger says, with a plain no for whatever was altered."""
+
+    def __init__(self, anchors: Anchors) -> None:
+        self._anchors = anchors
+
+    def __call__(self, record: Record, /) -> bool:
+        """Return whether a record is what the ledger says and lies below a signed checkpoint."""
         try:
-            return anchors.holds(record)
+            return self._anchors.holds(record)
         except DatahallError:  # altered, or its entry is gone: for whoever asks, that is a no
             return False
 
-    return holds
+    def ids(self, kind: str) -> frozenset[str]:
+        """Return the ids of all records of one kind that ought to be there. Raises IntegrityError."""
+        return self._anchors.ids(kind)

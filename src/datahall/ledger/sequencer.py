@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from datahall.core.errors import DatahallError, IntegrityError
+from datahall.core.errors import DatahallError, IntegrityError, UnavailableError
 from datahall.core.ports import Clock, LedgerStore, Signer, Witness
 from datahall.core.records import Checkpoint
 from datahall.ledger import tree
@@ -73,16 +73,17 @@ class Sequencer:
     def flush(self) -> Checkpoint | None:
         """Integrate everything written before this call; return the newest checkpoint, None for an empty ledger.
 
-        Raises IntegrityError where the stored tree, or the witness, contradicts what was signed before.
+        Raises IntegrityError where the stored tree, or the witness, contradicts what was signed before. A witness that
+        cannot be reached stops nothing: `problem` says so, and the next round tries again.
         """
         with self._turn:
             try:
                 newest = self._integrate_all()
-                self._publish(newest)
+                self.problem = self._publish(newest)
             except DatahallError as error:
                 self.problem = error
                 raise
-            self.problem, self.flushed_at_ns = None, self._clock.now_ns()
+            self.flushed_at_ns = self._clock.now_ns()
             return newest
 
     def start(self) -> None:
@@ -116,6 +117,10 @@ class Sequencer:
                 break
         return newest
 
-    def _publish(self, newest: Checkpoint | None) -> None:
-        if self._witness is not None and newest is not None and self._witness.newest(self.origin) != newest.note:
-            self._witness.publish(self.origin, newest.note)
+    def _publish(self, newest: Checkpoint | None) -> UnavailableError | None:
+        try:
+            if self._witness is not None and newest is not None and self._witness.newest(self.origin) != newest.note:
+                self._witness.publish(self.origin, newest.note)
+        except UnavailableError as error:
+            return error
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import msgspec
@@ -13,6 +13,7 @@ from datahall.app.lifecycle.stage import StageCall, StageResult, ensure
 from datahall.app.replicas import Replicas, wait_ready
 from datahall.app.vault import Vault
 from datahall.core.canonical import digest_bytes
+from datahall.core.errors import IntegrityError
 from datahall.core.ids import new_id
 from datahall.core.jobs import Progress
 from datahall.core.ports import Catalogue
@@ -21,6 +22,7 @@ from datahall.core.records import Act, Bundle, Change, Evidence, EvidenceKey, Gr
 from datahall.core.seeds import derive_seed
 from datahall.evaluate.contract import Contender, EvaluateRequest, EvaluateResult
 from datahall.policy.gate import spend
+from datahall.registry.exhibits import Anchored, require_whole
 from datahall.security.signing import Ed25519Signer
 
 KEY_LIFETIME_NS = 3600 * 10**9
@@ -30,11 +32,22 @@ DAY_NS = 86_400 * 10**9
 class EvaluateStage:
     """Measures every candidate that is not the champion itself, all of them in one look."""
 
-    def __init__(self, catalogue: Catalogue, vault: Vault, jobs: Jobs, replicas: Replicas, clock: Clock) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        vault: Vault,
+        jobs: Jobs,
+        replicas: Replicas,
+        anchored: Anchored,
+        integrate: Callable[[], object],
+        clock: Clock,
+    ) -> None:
         self._catalogue = catalogue
         self._vault = vault
         self._jobs = jobs
         self._replicas = replicas
+        self._anchored = anchored
+        self._integrate = integrate
         self._clock = clock
 
     def run(self, call: StageCall) -> StageResult:
@@ -89,7 +102,7 @@ class EvaluateStage:
     ) -> tuple[Holdout, EvidenceKey]:
         """Write the look and the key before anybody can see a figure: a crash then costs the look all the same."""
         before = self._catalogue.get(Holdout, call.upstream["data"]["holdout"])
-        holdout = msgspec.structs.replace(before, num_looks=before.num_looks + 1)
+        holdout = msgspec.structs.replace(before, num_looks=self._looks_at(before) + 1)
         now = self._clock.now_ns()
         key = EvidenceKey(
             id=signer.key_id,
@@ -112,6 +125,24 @@ class EvaluateStage:
             )
         )
         return holdout, key
+
+    def _looks_at(self, holdout: Holdout) -> int:
+        """Return how often rows of the same files were looked at, whichever holdout they were dealt into.
+
+        Counted anew at each look: holdouts that were all made before the first one would else have a count each.
+        Raises IntegrityError where a count is not the ledger's.
+        """
+        self._integrate()
+        require_whole(self._catalogue, self._anchored, Holdout)
+        files = self._files(holdout)
+        family = [other for other in self._catalogue.find(Holdout, app=holdout.app) if files & self._files(other)]
+        for other in family:
+            if not self._anchored(other):
+                raise IntegrityError(f"the looks at {other.id} are not what the ledger counted", hint="datahall verify")
+        return max(other.num_looks for other in family)
+
+    def _files(self, holdout: Holdout) -> set[str]:
+        return {source.digest for source in self._catalogue.get(Snapshot, holdout.snapshot).sources}
 
     def _request(
         self,

@@ -140,8 +140,8 @@ class DeployStage:
         """Check the version's whole chain, then open its deployment. Raises RefusedError where a link is missing."""
         self._integrate()
         version = self._catalogue.get(Version, call.upstream["register"]["version"])
-        self._admission.check(version)
         now = self._clock.now_ns()
+        self._admission.promote(version, now_ns=now, node_class=node_class())
         deployment = Deployment(
             id=new_id("dep", self._clock),
             app=call.app.id,

@@ -35,7 +35,8 @@ class LocalLauncher:
 
     The program started is `python ENTRY MAIN`, and it must call `child.enter()` first. Its standard output and error
     go to `logs/NAME.log`. Safe to call from several threads. `confine=False` leaves Landlock and seccomp away, as on
-    a kernel without them.
+    a kernel without them. With `lifeline`, the reading end of a pipe, they live instead until its writing end closes:
+    they outlive this process, and another can `adopt` them.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class LocalLauncher:
         *,
         entry: tuple[str, ...] = ("-m", "datahall.app.mains"),
         confine: bool = True,
+        lifeline: int | None = None,
     ) -> None:
+        self._lifeline = lifeline
         self._logs = logs
         self._work = work
         self._entry = entry
@@ -99,8 +102,8 @@ class LocalLauncher:
             read_messages, write_messages = os.pipe()
             _keep(ours, read_messages)
             _keep(theirs, write_messages)
-            read_life, write_life = os.pipe()
-            _keep(ours, write_life)
+            read_life, held_life = self._open_lifeline()
+            _keep(ours, held_life)
             _keep(theirs, read_life)
             folder, folder_lock = self._own_folder()
             _keep(theirs, folder_lock)
@@ -131,12 +134,20 @@ class LocalLauncher:
             isolation="landlock" if self._confine else "none",
             pidfd=pidfd,
             messages=read_messages,
-            lifeline=write_life,
+            lifeline=held_life,
             folder=folder,
             log=log,
             log_start=log_start,
             secrets=secrets_in(request),
         )
+
+    def _open_lifeline(self) -> tuple[int, int]:
+        """Return the end for the process, and the descriptor to hold for as long as it may live."""
+        if self._lifeline is None:
+            return os.pipe()
+        # Opened anew: who is told of its closing is a property of the open file, so no two processes may share one.
+        own = os.open(f"/proc/self/fd/{self._lifeline}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return own, os.dup(own)
 
     def _spawn(
         self, spec: ProcessSpec, folder: Path, *, stdin: int, output: int, passed: tuple[int, ...]

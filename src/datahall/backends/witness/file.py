@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datahall.core.canonical import digest_bytes
-from datahall.core.errors import IntegrityError
+from datahall.core.errors import IntegrityError, UnavailableError
 from datahall.core.files import write_atomic
 from datahall.ledger.checkpoint import read_note
 from datahall.ledger.tree import verify_consistency
@@ -37,27 +37,33 @@ class FileWitness:
         self._prove = prove
 
     def newest(self, origin: str) -> str | None:
-        """Return the newest checkpoint note seen of `origin`, None if there is none."""
+        """Return the newest checkpoint note seen of `origin`, None if there is none. Raises UnavailableError."""
         try:
             return self._path(origin).read_text("utf-8")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._out_of_reach(error) from error
 
     def publish(self, origin: str, note: str) -> None:
         """Remember `note` as the newest of `origin`.
 
         Raises IntegrityError, and remembers nothing, for a note of another origin, one with fewer entries than
-        were seen, and one whose tree does not extend the tree that was seen.
+        were seen, and one whose tree does not extend the tree that was seen. Raises UnavailableError where the folder
+        cannot be used.
         """
         new = read_note(note)
         if new.origin != origin:
             raise IntegrityError(f"a checkpoint of '{new.origin}' was published as one of '{origin}'")
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._alone(origin):
-            seen = self.newest(origin)
-            if seen is not None:
-                self._check_extends(origin, seen, note)
-            write_atomic(self._path(origin), note.encode())
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._alone(origin):
+                seen = self.newest(origin)
+                if seen is not None:
+                    self._check_extends(origin, seen, note)
+                write_atomic(self._path(origin), note.encode())
+        except OSError as error:
+            raise self._out_of_reach(error) from error
 
     def _check_extends(self, origin: str, seen_note: str, note: str) -> None:
         seen, new = read_note(seen_note), read_note(note)
@@ -74,6 +80,13 @@ class FileWitness:
                 where=where,
                 hint="compare it with a copy you trust: datahall verify",
             )
+
+    def _out_of_reach(self, error: OSError) -> UnavailableError:
+        return UnavailableError(
+            f"the witness cannot be reached: {error.strerror}",
+            where=str(self.folder),
+            hint="until it can, a hall that is rolled back to an old copy would not be noticed",
+        )
 
     def _path(self, origin: str) -> Path:
         # Named by digest: an origin may hold slashes.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import msgspec
+
 from datahall.core.records.base import Record
 
 StepState = Literal["running", "done", "failed", "interrupted"]
@@ -23,7 +25,7 @@ class Step(Record, frozen=True, kw_only=True):
     name: str
     state: StepState
     outputs: dict[str, str]
-    parts: dict[str, str] = {}
+    parts: dict[str, str] = msgspec.field(default_factory=dict)
     """What the key was made of: part name to digest; a later plan compares them to say why it runs again."""
     reason: str = ""
     started_at_ns: int
