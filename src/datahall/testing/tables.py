@@ -80,7 +80,7 @@ def _frame(
             tuple(kinds),
             Column(name="price", kind="number"),
         )
-    names = tuple(["low", "mid", "top"]) if num_classes == 3 else tuple(f"c{i}" for i in range(num_classes))
+    names = ("low", "mid", "top") if num_classes == 3 else tuple(f"c{i}" for i in range(num_classes))
     cuts = np.quantile(noisy, np.linspace(0, 1, num_classes + 1)[1:-1])
     labels = pl.Series("level", [names[i] for i in np.digitize(noisy, cuts)])
     return frame.with_columns(labels), tuple(kinds), Column(name="level", kind="category", categories=names)
