@@ -29,6 +29,11 @@ class Config(ClaimConfig):
         description="Bins of equal mass for the calibration error; by default one for about 50 rows, 3 to 15.",
     )
 
+    def misfits(self, task: Task, metric: str) -> dict[str, str]:
+        """Return the bins of a coverage, which has none."""
+        del task
+        return {"bins": "the coverage of intervals is counted without bins"} if metric == "coverage" else {}
+
     @classmethod
     def bound_limits(cls, metric: str) -> tuple[float, float]:
         """Return [0, 1]: an error and a share of rows."""

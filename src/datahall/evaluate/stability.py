@@ -30,6 +30,14 @@ class Config(ClaimConfig):
         description="The metric whose spread (sd) or smallest value (worst_seed) counts; accuracy or r2 by default.",
     )
 
+    def misfits(self, task: Task, metric: str) -> dict[str, str]:
+        """Return `of` where the metric does not look at it, or where it is no metric of the task."""
+        if metric == "churn":
+            return {"of": "churn counts changed answers and looks at no other metric"}
+        if self.of is not None and task not in METRIC_TASKS[self.of]:
+            return {"of": f"{self.of} is not a metric of {task}"}
+        return {}
+
     @classmethod
     def bound_limits(cls, metric: str) -> tuple[float, float]:
         """Return [0, 1] for churn, [0, inf) for a spread, (-inf, 1] for the worst seed."""

@@ -36,6 +36,10 @@ class Forest(TrainableConfig):
         default="none", description="`balanced` weighs rows so that all classes count alike; classification only."
     )
 
+    def misfits(self, task: Task) -> dict[str, str]:
+        """Return class_weight for a regression, which has no classes."""
+        return {"class_weight": "a regression has no classes to weigh"} if task == "regression" else {}
+
     @classmethod
     def default(cls, task: Task) -> dict[str, Any] | None:
         """Return the plain settings."""
