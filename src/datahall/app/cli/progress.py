@@ -95,6 +95,6 @@ def show_verdict(event: Judged, out: Console) -> None:
     out.print(f"  [bold]{event.name}[/bold] ({event.candidate}): {coloured(event.outcome)}")
     for finding in event.findings:
         line = f"{coloured(finding['outcome'])} [bold]{finding['claim']}[/bold]: {escape(finding['reason'])}"
-        out.print(Padding(line, (0, 0, 0, 4)))
+        out.print(Padding(line, (0, 0, 0, 4), expand=False))
         if finding.get("why") and finding["outcome"] != "pass":
-            out.print(Padding(f"[dim]why this bound: {escape(finding['why'])}[/dim]", (0, 0, 0, 6)))
+            out.print(Padding(f"[dim]why this bound: {escape(finding['why'])}[/dim]", (0, 0, 0, 6), expand=False))

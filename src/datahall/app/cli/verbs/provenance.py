@@ -39,8 +39,10 @@ def show_provenance(found: Provenance) -> None:
     for link in found.links:
         indent = 4 if link.noun == "evidence" else 0
         mark = "[green]✓[/green]" if link.proven else "[red]✗[/red]"
-        out.print(Padding(f"{mark} [bold]{link.noun}[/bold] {escape(_short(link.id))}", (0, 0, 0, indent)))
-        out.print(Padding(f"[dim]{escape(_facts(link))}[/dim]", (0, 0, 0, indent + 2)))
+        out.print(
+            Padding(f"{mark} [bold]{link.noun}[/bold] {escape(_short(link.id))}", (0, 0, 0, indent), expand=False)
+        )
+        out.print(Padding(f"[dim]{escape(_facts(link))}[/dim]", (0, 0, 0, indent + 2), expand=False))
     sealed = "sealed in the ledger" if found.sealed else "not sealed yet; its id proves version and bundle until then"
     out.print(f"\nthe answer's own record: {sealed}")
     for problem in found.problems:

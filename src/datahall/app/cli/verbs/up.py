@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 import typer
@@ -35,6 +36,10 @@ def up(
     if running is not None:
         _say(running, "is up already", as_json=as_json)
         return
+    if not _is_loopback(host):
+        typer.echo(
+            f"warning: others can reach {host}; requests are not encrypted, so put a TLS proxy in front", err=True
+        )
     if detach:
         state = start_detached(paths, SystemClock(), host=host, port=port)
         await_ready(state, SystemClock())
@@ -42,6 +47,13 @@ def up(
         return
     code = supervise(paths, host, port, started=lambda state: _say(state, "is up; Ctrl-C stops it", as_json=as_json))
     raise typer.Exit(code)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: only this one is known to stay here
+        return host == "localhost"
 
 
 def _say(state: SupervisorState, what: str, *, as_json: bool) -> None:
