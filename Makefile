@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-fast check format docs lock mutants clean preflight run-env test-env
+.PHONY: help demo test test-fast check format docs lock bench mutants clean preflight run-env test-env
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -43,6 +43,9 @@ format: test-env ## format the code and mend what can be mended
 
 docs: run-env ## write docs/reference anew from the code
 	$(PY) tools/reference.py
+
+bench: run-env ## measure what we claim about speed (on a quiet machine)
+	$(PY) benchmarks/startup.py
 
 mutants: test-env ## the long mutation study of gate, ledger and signing
 	$(PY) tools/mutate.py
