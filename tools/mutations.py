@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,6 +35,7 @@ _SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.BitAnd: (ast.BitOr,),
     ast.BitXor: (ast.BitAnd,),
 }
+_SILENT = (ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom)
 _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -46,6 +48,15 @@ class Mutant:
     name: str
 
 
+class _Place(NamedTuple):
+    """Where a node stands; the parser shares operator nodes, so the node itself does not say."""
+
+    parent: ast.AST
+    field: str
+    at: int | None
+    node: ast.AST
+
+
 def path_of(module: str) -> Path:
     """Return the source file of a module."""
     return ROOT / "src" / (module.replace(".", "/") + ".py")
@@ -56,10 +67,10 @@ def mutants_of(module: str) -> list[Mutant]:
     counts: dict[str, int] = {}
     found: list[Mutant] = []
     tree = ast.parse(path_of(module).read_text(encoding="utf-8"))
-    for number, (where, node, parent, new) in enumerate(_changes(tree)):
-        name = f"{module}:{where}: {_shown(node)} -> {_shown(new)}"
-        if not isinstance(node, ast.stmt):
-            name += f" in {_shown(parent)}"
+    for number, (where, place, new) in enumerate(_changes(tree)):
+        name = f"{module}:{where}: {_shown(place.node)} -> {_shown(new)}"
+        if not isinstance(place.node, ast.stmt):
+            name += f" in {_shown(place.parent)}"
         counts[name] = counts.get(name, 0) + 1
         found.append(Mutant(module, number, name if counts[name] == 1 else f"{name} #{counts[name]}"))
     return found
@@ -69,42 +80,41 @@ def mutate(module: str, number: int) -> ast.Module:
     """Return the module's tree with its `number`-th change made; -1 changes nothing."""
     tree = ast.parse(path_of(module).read_text(encoding="utf-8"))
     if number >= 0:
-        _, node, parent, new = list(_changes(tree))[number]
-        for field, value in ast.iter_fields(parent):
-            if value is node:
-                setattr(parent, field, new)
-            elif isinstance(value, list):
-                value[:] = [new if item is node else item for item in value]
+        _, place, new = list(_changes(tree))[number]
+        value = getattr(place.parent, place.field)
+        if place.at is None:
+            setattr(place.parent, place.field, new)
+        else:
+            value[place.at] = new
     return ast.fix_missing_locations(tree)
 
 
-def _changes(tree: ast.Module) -> Iterator[tuple[str, ast.AST, ast.AST, ast.AST]]:
-    """Yield (function, node, its parent, replacement) for every change that could matter."""
-    for where, node, parent in _walk(tree, "module"):
-        for new in _variants(node):
-            yield where, node, parent, new
+def _changes(tree: ast.Module) -> Iterator[tuple[str, _Place, ast.AST]]:
+    """Yield (function, place, replacement) for every change that could matter."""
+    for where, place in _walk(tree, "module"):
+        for new in _variants(place.node):
+            yield where, place, new
 
 
-def _walk(parent: ast.AST, where: str) -> Iterator[tuple[str, ast.AST, ast.AST]]:
+def _walk(parent: ast.AST, where: str) -> Iterator[tuple[str, _Place]]:
     """Yield the nodes that do something: no types, docstrings, messages, assertions of our own, class options."""
     for field, value in ast.iter_fields(parent):
         if field in ("annotation", "returns", "decorator_list", "type_params"):
             continue
         if isinstance(parent, ast.ClassDef) and field in ("keywords", "bases"):
             continue
-        for node in value if isinstance(value, list) else [value]:
-            if not isinstance(node, ast.AST) or isinstance(
-                node, ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom
-            ):
+        for index, node in enumerate(value if isinstance(value, list) else [value]):
+            if not isinstance(node, ast.AST) or isinstance(node, _SILENT):
                 continue
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 continue
-            yield where, node, parent
+            yield where, _Place(parent, field, index if isinstance(value, list) else None, node)
             if isinstance(node, ast.Raise):
                 continue  # what an error says is for people
-            named = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
-            inside = node.name if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) else where
-            yield from _walk(node, f"{where}.{inside}" if named and where != "module" else inside)
+            inside = where
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+                inside = node.name if where == "module" else f"{where}.{node.name}"
+            yield from _walk(node, inside)
 
 
 def _variants(node: ast.AST) -> list[ast.AST]:

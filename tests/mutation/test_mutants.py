@@ -21,7 +21,7 @@ MODULES = (
 def test_nine_of_ten_seeded_changes_are_noticed():
     sample = mutate.choose(NUM, SEED, MODULES)
     assert len(sample) == NUM
-    results = mutate.study(sample, workers=1, known={})
+    results = mutate.study(sample, workers=2, known={})
     survived = {name for name, outcome in results.items() if outcome == "survived"}
     assert survived <= set(mutate.known_survivors()), "a survivor is killed by a better test, or listed with a reason"
     assert len(survived) <= 0.1 * NUM

@@ -57,6 +57,12 @@ class TestRows:
         assert rows_to_settle(estimate=0.9, bound=0.85, **arguments) == 400
         assert rows_to_settle(estimate=0.9, bound=0.95, **arguments) == 101
 
+    def test_one_row_and_very_many_are_rows_too(self):
+        assert rows_to_settle(estimate=0.9, lower=0.8, upper=1.0, bound=0.85, num=1) == 4
+        many = {"estimate": 0.9, "lower": 0.8, "upper": 1.0, "num": 1000}
+        assert rows_to_settle(bound=0.9 - 1.01e-4, **many) < 1e9
+        assert rows_to_settle(bound=0.9 - 0.9e-4, **many) is None
+
     @pytest.mark.parametrize(
         "changes",
         [{"estimate": 0.85}, {"lower": None}, {"num": 0}, {"estimate": 0.85 + 1e-9}, {"estimate": float("nan")}],
