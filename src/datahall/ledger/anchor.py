@@ -67,6 +67,15 @@ class Anchors:
                 f"{record.KIND} '{record.id}' is not in the signed ledger yet", hint="try again in a second"
             )
 
+    def ids(self, kind: str) -> frozenset[str]:
+        """Return the ids of all records of one kind that the signed ledger says are there.
+
+        Raises IntegrityError where the ledger was cut off or rewritten since the last question.
+        """
+        with self._turn:
+            self._catch_up()
+            return frozenset(name for (of, name), digest in self._digests.items() if of == kind and digest is not None)
+
     def _catch_up(self) -> None:
         """Read what was integrated since the last time, and accept it only under a signed root."""
         newest = self._store.checkpoint()

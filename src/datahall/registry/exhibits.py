@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
+from datahall.core.errors import IntegrityError
 from datahall.core.ports import Catalogue
 from datahall.core.records import Evidence, EvidenceKey, Exhibit, Holdout, Policy, Record
 from datahall.evaluate.exhibit import exhibit
 from datahall.policy.gate import GateView
 
-Anchored = Callable[[Record], bool]
-"""Whether a record is what its newest ledger entry says and that entry lies below a signed checkpoint."""
+
+class Anchored(Protocol):
+    """What the signed ledger says; the catalogue's rows are held against it."""
+
+    def __call__(self, record: Record, /) -> bool:
+        """Return whether a record is what its newest entry says and that entry lies below a signed checkpoint."""
+
+    def ids(self, kind: str) -> frozenset[str]:
+        """Return the ids of all records of one kind that ought to be there. Raises IntegrityError."""
 
 
 def exhibits_of(catalogue: Catalogue, anchored: Anchored, app: str, bundle: str) -> tuple[Exhibit, ...]:
@@ -35,7 +43,13 @@ def gate_view(
     champion: str | None,
     node_class: str,
 ) -> GateView:
-    """Return all that the gate may know about one candidate now."""
+    """Return all that the gate may know about one candidate now.
+
+    Raises IntegrityError where evidence was removed, or where the count of looks is not the ledger's.
+    """
+    require_whole(catalogue, anchored, Evidence, EvidenceKey)
+    if not anchored(holdout):
+        raise IntegrityError(f"the looks at {holdout.id} are not what the ledger counted", hint="datahall verify")
     return GateView(
         policy=policy,
         candidate=candidate,
@@ -45,3 +59,15 @@ def gate_view(
         node_class=node_class,
         exhibits=exhibits_of(catalogue, anchored, policy.app, bundle),
     )
+
+
+def require_whole(catalogue: Catalogue, anchored: Anchored, *kinds: type[Record]) -> None:
+    """Return only if every record of these kinds that the ledger knows is still in the catalogue.
+
+    A row that was taken away leaves no trace where one looks for it: without this, evidence that refutes a claim
+    could be lost, and the better one from an earlier look would speak again. Raises IntegrityError.
+    """
+    for kind in kinds:
+        gone = anchored.ids(kind.KIND) - {record.id for record in catalogue.find(kind)}
+        if gone:
+            raise IntegrityError(f"the {kind.KIND} {min(gone)} was removed behind the ledger", hint="datahall verify")

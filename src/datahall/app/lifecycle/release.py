@@ -141,9 +141,11 @@ class DeployStage:
         self._integrate()
         version = self._catalogue.get(Version, call.upstream["register"]["version"])
         now = self._clock.now_ns()
-        self._admission.promote(version, now_ns=now, node_class=node_class())
+        # Read once: the champion to beat, the deployments to retire and the new one's number are of the same moment.
+        before = self._catalogue.find(Deployment, app=call.app.id)
+        self._admission.promote(version, before, now_ns=now, node_class=node_class())
         deployment = Deployment(
-            id=new_id("dep", self._clock),
+            id=f"dep_{call.app.id}_{len(before) + 1}",  # of two that are opened at once, only one can be written
             app=call.app.id,
             team=call.app.team,
             version=version.id,
@@ -155,14 +157,14 @@ class DeployStage:
             drain_seconds=call.spec.serve.rollout.drain_seconds,
             opened_at_ns=now,
         )
-        before = self._catalogue.find(Deployment, app=call.app.id, state="live")
+        live = [old for old in before if old.state == "live"]
         retired = tuple(
-            Change(old=old, new=msgspec.structs.replace(old, state="retired", closed_at_ns=now)) for old in before
+            Change(old=old, new=msgspec.structs.replace(old, state="retired", closed_at_ns=now)) for old in live
         )
         return StageResult(
             changes=(Change(new=deployment), *retired),
             outputs={"deployment": deployment.id},
             kind="deployment.opened",
-            body={"deployment": deployment.id, "version": version.id, "replaces": [old.id for old in before]},
+            body={"deployment": deployment.id, "version": version.id, "replaces": [old.id for old in live]},
             summary=f"{version.id} on {deployment.num_replicas} replica(s)",
         )
