@@ -54,7 +54,7 @@ def app_file(*, bound=0.8, candidates=PLAIN, seed=0, replicas=1, extra=""):
 
 def flowers():
     """Return 300 rows as CSV: the petal tells the kind, with a little doubt; sepal and colour tell nothing."""
-    draw = random.Random(7)
+    draw = random.Random(7)  # noqa: S311  (rows to learn from, not secrets)
     rows = ["petal,sepal,colour,kind"]
     for _ in range(300):
         petal, sepal = draw.uniform(0, 10), draw.uniform(0, 5)
@@ -214,6 +214,18 @@ class Place:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx.Client(base_url=self.state().url, headers=headers, timeout=BOUND_SECONDS)
 
+    def answers(self):
+        """Whether the hall answers a row, asked the way that clients ask."""
+        with contextlib.suppress(httpx.HTTPError, FileNotFoundError), self.client() as client:
+            return client.post("/predict/flowers", json=ROW).status_code == 200
+        return False
+
+    def up(self, *options):
+        """Start the hall and return once it answers."""
+        self.do("up", "-d", *options)
+        eventually(self.answers, what="an answer")
+        return self
+
     def processes(self, main=""):
         """Return the pids of every process that has to do with this folder: by words, environment or open files."""
         return [pid for pid in _pids() if _belongs(pid, str(self.root)) and main in _words(pid)]
@@ -235,6 +247,40 @@ class Place:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert (stopped, left) == (0, {})
+
+
+class Poll:
+    """Asks for answers without a pause from a thread, and keeps what came back, failures included."""
+
+    def __init__(self, place):
+        self.versions, self.failures = [], []
+        self._client = place.client()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def _ask(self):
+        while not self._ending.wait(0.02):
+            try:
+                said = self._client.post("/predict/flowers", json=ROW)
+            except httpx.HTTPError as error:
+                self.failures.append(repr(error))
+                continue
+            if said.status_code == 200:
+                self.versions.append(said.json()["version"])
+            else:
+                self.failures.append(said.text)
+
+    def __enter__(self):
+        self._thread.start()
+        eventually(lambda: self.versions or self.failures)
+        return self
+
+    def __exit__(self, *_):
+        more = len(self.versions) + len(self.failures)
+        eventually(lambda: len(self.versions) + len(self.failures) > more + 3)  # also what comes after the last event
+        self._ending.set()
+        self._thread.join(BOUND_SECONDS)
+        self._client.close()
 
 
 def _pids():
@@ -261,7 +307,7 @@ def _belongs(pid, root):
 def kit():
     """What journeys share, as a fixture because tests are no package."""
     return SimpleNamespace(
-        eventually=eventually, app_file=app_file, Place=Place, ROW=ROW, PLAIN=PLAIN, BOUND=BOUND_SECONDS
+        eventually=eventually, app_file=app_file, Place=Place, Poll=Poll, ROW=ROW, PLAIN=PLAIN, BOUND=BOUND_SECONDS
     )
 
 
@@ -297,8 +343,6 @@ def serving(released, tmp_path_factory):
     """A hall that answers, shared by tests that leave it as they found it."""
     made = released.copy(tmp_path_factory.mktemp("v"))
     try:
-        made.do("up", "-d")
-        eventually(lambda: made.tell("predict", "flowers", "petal=3", "sepal=2", "colour=red").returncode == 0)
-        yield made
+        yield made.up()
     finally:
         made.close()

@@ -1,0 +1,130 @@
+"""A hall that is up: whatever of it dies is replaced, what it leaves is nothing, and halls do not meet."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+
+import pytest
+
+BODY = json.dumps({"petal": 3, "sepal": 2, "colour": "red"}).encode()
+
+
+@pytest.fixture(scope="module")
+def sturdy(released, tmp_path_factory):
+    """A hall that answers, whose processes are killed one by one."""
+    made = released.copy(tmp_path_factory.mktemp("u"))
+    try:
+        yield made.up()
+    finally:
+        made.close()
+
+
+def only(place, main):
+    (pid,) = place.processes(f"mains {main}")
+    return pid
+
+
+def test_a_killed_supervisor_takes_every_process_with_it(rested, kit):
+    rested.up()
+    supervisor = only(rested, "supervisor")
+    assert len(rested.processes()) >= 4, "supervisor, gateway, control and a replica"
+    os.kill(supervisor, signal.SIGKILL)
+    kit.eventually(lambda: not rested.processes(), what="every process gone")
+    assert rested.ask("stop") == {"was_up": False, "up": False}
+    assert rested.up().ask("ps")["status"]["apps"][0]["num_ready"] == 1, "and it starts again"
+
+
+def test_a_killed_control_is_replaced_while_answers_keep_coming(sturdy, kit):
+    control, replica, gateway = only(sturdy, "control"), only(sturdy, "replica"), only(sturdy, "gateway")
+    with kit.Poll(sturdy) as poll:
+        os.kill(control, signal.SIGKILL)
+        kit.eventually(lambda: sturdy.processes("mains control") not in ([], [control]), what="another control")
+        status = kit.eventually(lambda: sturdy.ask("ps")["status"])
+    assert poll.failures == []
+    assert set(poll.versions) == {"flowers@1.0.0"}
+    assert (only(sturdy, "replica"), only(sturdy, "gateway")) == (replica, gateway)
+    assert [line["pid"] for line in status["replicas"]] == [replica], "the new control adopted what it found"
+
+
+def test_a_killed_gateway_comes_back_on_the_same_port(sturdy, kit):
+    gateway, before = only(sturdy, "gateway"), sturdy.state()
+    os.kill(gateway, signal.SIGKILL)
+    kit.eventually(lambda: sturdy.processes("mains gateway") not in ([], [gateway]), what="another gateway")
+    kit.eventually(sturdy.answers, what="an answer")
+    assert sturdy.state() == before
+
+
+def test_answers_given_before_a_gateway_was_killed_keep_their_origins(sturdy, kit):
+    with sturdy.client() as client:
+        given = client.post("/predict/flowers", content=BODY).json()["id"]
+    gateway = only(sturdy, "gateway")
+    os.kill(gateway, signal.SIGKILL)
+    kit.eventually(lambda: sturdy.processes("mains gateway") not in ([], [gateway]), what="another gateway")
+    kit.eventually(sturdy.answers, what="an answer")
+    assert sturdy.ask("provenance", given)["verified"] is True
+
+
+def test_a_killed_replica_is_replaced(sturdy, kit):
+    replica = only(sturdy, "replica")
+    os.kill(replica, signal.SIGKILL)
+    kit.eventually(lambda: sturdy.processes("mains replica") not in ([], [replica]), what="another replica")
+    kit.eventually(sturdy.answers, what="an answer")
+    states = kit.eventually(lambda: sturdy.ask("ps")["status"]["replicas"])
+    assert replica not in [line["pid"] for line in states]
+
+
+def test_stop_answers_what_is_in_flight(rested, kit):
+    state = rested.up().state()
+    key = (rested.hall / "keys" / "owner.key").read_text().strip()
+    head = f"POST /predict/flowers HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    with socket.create_connection((state.host, state.port), timeout=kit.BOUND) as client:
+        client.sendall(head.encode() + BODY[:5])
+        told = next((rested.root / "r").glob("*/gateway-*.json"))
+        stopping = rested.start("stop", "--json")
+        kit.eventually(lambda: json.loads(told.read_bytes())["draining"], what="the gateway draining")
+        client.sendall(BODY[5:])
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    assert b'"tulip"' in answer
+    assert stopping.end() == 0
+    assert json.loads(stopping.out) == {"was_up": True, "up": False}
+    assert rested.processes() == []
+    assert rested.ask("stop") == {"was_up": False, "up": False}, "stopping twice is no error"
+
+
+def test_two_halls_live_side_by_side_and_know_nothing_of_each_other(sturdy, rested):
+    rested.up("--port", str(sturdy.state().port))
+    assert rested.state().port != sturdy.state().port, "a busy port means the next free one"
+    with rested.client() as mine, sturdy.client() as theirs:
+        mine_id = mine.post("/predict/flowers", content=BODY).json()["id"]
+        assert theirs.post("/predict/flowers", content=BODY).status_code == 200
+    # Both are copies of one hall and share its keys: what tells them apart here is what they have answered.
+    assert rested.ask("provenance", mine_id)["links"][0]["id"] == mine_id
+    rested.do("stop")
+    assert sturdy.answers(), "one stops, the other goes on"
+
+
+def test_up_twice_is_one_hall(sturdy):
+    before = sturdy.state()
+    again = sturdy.ask("up", "-d")
+    assert (again["pid"], again["url"]) == (before.pid, before.url)
+    assert len(sturdy.processes("mains supervisor")) == 1
+
+
+def test_up_in_the_foreground_ends_with_ctrl_c(rested, kit):
+    talk = rested.start("up")
+    kit.eventually(rested.answers, what="an answer")
+    talk.signal(signal.SIGINT)
+    assert talk.end() == 0
+    assert "is up; Ctrl-C stops it" in talk.out
+    assert rested.processes() == []
+
+
+def test_the_checks_would_see_a_process_that_was_left(sturdy):
+    with pytest.raises(AssertionError):
+        assert sturdy.processes() == []
