@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from datahall.app.audit import write_kit
 from datahall.app.cli.show import AsJson, console, print_json
 from datahall.app.origin import origin_of
 from datahall.backends.witness.file import FileWitness, default_folder
@@ -16,13 +20,23 @@ command = typer.Typer()
 
 
 @command.command()
-def verify(ctx: typer.Context, as_json: AsJson = False) -> None:
+def verify(
+    ctx: typer.Context,
+    kit: Annotated[
+        Path | None,
+        typer.Option("--kit", metavar="DIR", help="Write what an auditor needs to check without Datahall, and leave."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check the whole ledger, and everything it speaks of, against the newest tree head witnessed outside the hall."""
     paths: HallPaths = ctx.obj
     if not paths.exists:
         raise NotFoundError(f"there is no hall in {paths.root}", hint="make one with: datahall run app.yaml")
     signer = KeyRing.open(paths.keys).signer
     held = FileWitness(default_folder(), lambda _old, _new: []).newest(origin_of(signer))
+    if kit is not None:
+        typer.echo(f"check it with: {write_kit(kit, paths, signer.public_key, held)}")
+        return
     report = verify_hall(paths.db, signer.public_key, [held] if held else [])
     if as_json:
         print_json(report.as_dict())
