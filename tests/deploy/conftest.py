@@ -296,7 +296,7 @@ class House:
             "name": name,
             "upstream": dict(self.outputs),
             "champion": self.champion,
-            "report": lambda progress: None,
+            "report": lambda _: None,
             "cancel": Cancel(),
         }
         return StageCall(**(fields | changes))
@@ -363,12 +363,10 @@ class House:
 
     # what comes of it
 
-    def reconcile(self, *, rounds: int = 2) -> tuple[list[Any], str]:
-        """Run a reconciler of its own; return the tables that it published and its problem."""
-        published: list[Any] = []
+    def reconciler(self, published: list[Any]) -> Reconciler:
+        """Return a reconciler whose replicas answer at once and whose tables end up in `published`."""
         idle = Idle()
-        self.sequencer.flush()
-        reconciler = Reconciler(
+        return Reconciler(
             self.catalogue,
             self.admission,
             idle,  # type: ignore[arg-type]
@@ -378,9 +376,13 @@ class House:
             acknowledged=lambda: published[-1].revision if published else 0,
             decisions=DecisionLog(self.paths.logs / "decisions.jsonl"),
         )
+
+    def rounds(self, reconciler: Reconciler, num: int = 2) -> str:
+        """Let a reconciler work; return its problem."""
+        self.sequencer.flush()
         problem = ""
         before = set(threading.enumerate())
-        for _ in range(rounds):
+        for _ in range(num):
             try:
                 reconciler.tick()
             except DatahallError as error:
@@ -388,7 +390,12 @@ class House:
             for thread in set(threading.enumerate()) - before:
                 thread.join(10)
             self.sequencer.flush()
-        return published, problem
+        return problem
+
+    def reconcile(self) -> tuple[list[Any], str]:
+        """Run a reconciler of its own; return the tables that it published and its problem."""
+        published: list[Any] = []
+        return published, self.rounds(self.reconciler(published))
 
     def refusal(self) -> str:
         """Go on from the evidence; return why there is no way to traffic, and see that there is none."""

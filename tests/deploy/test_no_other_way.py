@@ -36,7 +36,7 @@ def edited(evidence, change):
     return sealed(evidence, canonical_json(envelope).decode())
 
 
-def signed(evidence, signer, payload_type=PAYLOAD_TYPE, change=lambda statement: None):
+def signed(evidence, signer, payload_type=PAYLOAD_TYPE, change=lambda _: None):
     """Change what was signed and sign it anew."""
     statement = statement_of(evidence)
     change(statement)
@@ -109,7 +109,7 @@ def test_an_edited_statement_is_no_evidence(house, what):
 
 
 def test_control_the_unedited_statement_is_evidence(house):
-    house.write(edited(house.measured(), lambda statement: None))
+    house.write(edited(house.measured(), lambda _: None))
     assert house.release().version
     assert [route.version for route in house.routes()] == ["tumours@1.0.0"]
 
@@ -144,13 +144,13 @@ def key_of_another_app(house):
 
 
 SIGNERS = {
-    "no key": (lambda house, evidence: unsigned(evidence), "it is not signed"),
+    "no key": (lambda _, evidence: unsigned(evidence), "it is not signed"),
     "a key of its own": (
-        lambda house, evidence: signed(evidence, Ed25519Signer.generate()),
+        lambda _, evidence: signed(evidence, Ed25519Signer.generate()),
         "no evaluate job was given",
     ),
     "its own key under the right name": (
-        lambda house, evidence: renamed_key(evidence, Ed25519Signer.generate()),
+        lambda _, evidence: renamed_key(evidence, Ed25519Signer.generate()),
         "does not hold",
     ),
     "the hall's own key": (lambda house, evidence: signed(evidence, house.keys.signer), "no evaluate job was given"),

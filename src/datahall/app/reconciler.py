@@ -59,6 +59,7 @@ class Reconciler:
         self._replicas, self._launcher, self._clock = replicas, launcher, clock
         self._publish, self._acknowledged, self._decisions = publish, acknowledged, decisions
         self._processes: dict[str, Process] = {}
+        self._published = False
         self._state: rollout.RolloutState = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -68,9 +69,6 @@ class Reconciler:
         """Adopt the replicas that an earlier control left running, then keep reconciling in a thread."""
         with self._lock:
             self._adopt()
-            table = self._table()
-            if table is not None:
-                self._publish(table)
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
         self._thread.start()
 
@@ -170,7 +168,9 @@ class Reconciler:
         table = self._table()
         routes = routed_by(table) if decision.routes is None else decision.routes
         keys = key_grants(self._catalogue.find(ApiKey), self._clock.now_ns())
-        if decision.routes is not None or keys != (table.keys if table else {}):
+        # The first round signs a table of its own: the stored one may be older than a revocation, or not ours at all.
+        stored = table is not None and not self._published
+        if stored or decision.routes is not None or keys != (table.keys if table else {}):
             self._route(table, routes, keys)
 
     def _route(self, table: RouteTable | None, routes: Iterable[rollout.Routed], keys: dict[str, KeyGrant]) -> None:
@@ -183,6 +183,7 @@ class Reconciler:
         new = next_table(table, routes, deployments, bundles, replicas, keys, self._clock.now_ns())
         self._act("routes.published", {"revision": new.revision}, Change(old=table, new=new))
         self._publish(new)
+        self._published = True
 
     def _start(self, deployment: Deployment) -> None:
         replica_id = new_id("rep", self._clock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from datahall.core.errors import RefusedError
 from datahall.core.records import Bundle, Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable
 from datahall.policy.rollout import Routed
 
@@ -30,7 +31,10 @@ def next_table(
     keys: Mapping[str, KeyGrant],
     now_ns: int,
 ) -> RouteTable:
-    """Return the table with the next revision; `bundles` and `replicas` by id, `keys` by the hash of their text."""
+    """Return the table with the next revision; `bundles` and `replicas` by id, `keys` by the hash of their text.
+
+    Raises RefusedError for a replica that runs another bundle than its deployment.
+    """
     return RouteTable(
         id=TABLE_ID,
         revision=before.revision + 1 if before else 1,
@@ -43,6 +47,9 @@ def next_table(
 def _route(
     line: Routed, deployment: Deployment, bundles: Mapping[str, Bundle], replicas: Mapping[str, Replica]
 ) -> Route:
+    for name in line.replicas:
+        if (replicas[name].deployment, replicas[name].bundle) != (deployment.id, deployment.bundle):
+            raise RefusedError(f"the replica {name} runs something else than {deployment.id}", hint="datahall verify")
     return Route(
         app=line.app,
         team=deployment.team,
