@@ -43,7 +43,7 @@ def test_the_kit_sees_a_change(kit):
     with sqlite3.connect(paths.db) as connection:
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             connection.execute(f"DROP TRIGGER {name}")  # they stop accidents; whoever owns the file can drop them
-        connection.execute("UPDATE entries SET body = replace(body, 'owner', 'other') WHERE seq = 0")
+        connection.execute("UPDATE entries SET body = CAST(replace(body, 'owner', 'other') AS BLOB) WHERE seq = 0")
     connection.close()
     done = run_alone(command)
     assert done.returncode == 1
