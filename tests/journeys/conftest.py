@@ -346,3 +346,11 @@ def serving(released, tmp_path_factory):
         yield made.up()
     finally:
         made.close()
+
+
+@pytest.fixture(scope="session")
+def shared(released, tmp_path_factory):
+    """A hall at rest, shared by tests that only read it, or fail to do anything else."""
+    made = released.copy(tmp_path_factory.mktemp("h"))
+    yield made
+    made.close()

@@ -49,6 +49,21 @@ def test_a_killed_control_is_replaced_while_answers_keep_coming(sturdy, kit):
     assert [line["pid"] for line in status["replicas"]] == [replica], "the new control adopted what it found"
 
 
+def test_while_control_is_away_answers_go_on_and_the_rest_waits_in_words(sturdy, kit):
+    supervisor, control = only(sturdy, "supervisor"), only(sturdy, "control")
+    os.kill(supervisor, signal.SIGSTOP)  # nobody starts another control now
+    try:
+        os.kill(control, signal.SIGKILL)
+        kit.eventually(lambda: control not in sturdy.processes("mains control"), what="control gone")
+        with sturdy.client() as client:
+            away = client.get("/api/v1/status")
+            assert (away.status_code, "Retry-After" in away.headers, bool(away.json()["error"])) == (503, True, True)
+            assert client.post("/predict/flowers", content=BODY).status_code == 200
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    kit.eventually(lambda: sturdy.tell("ps").returncode == 0, what="another control")
+
+
 def test_a_killed_gateway_comes_back_on_the_same_port(sturdy, kit):
     gateway, before = only(sturdy, "gateway"), sturdy.state()
     os.kill(gateway, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from datahall.app.processes import is_running
 from datahall.app.sealing import seal_segments, segment_root
 from datahall.app.wiring import Hall
 from datahall.core.clock import iso
-from datahall.core.errors import ConflictError, NotFoundError
+from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
 from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict
 from datahall.deploy.table import TABLE_ID
 from datahall.registry.provenance import Provenance, trace
@@ -106,7 +107,11 @@ class Control:
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
         self._running = threading.Lock()
-        self.problems: list[str] = []
+        self._watched: list[Callable[[], tuple[str, ...]]] = []
+
+    def watch(self, problems: Callable[[], tuple[str, ...]]) -> None:
+        """Show in `status` what another part of this process says is wrong."""
+        self._watched.append(problems)
 
     def recover(self) -> None:
         """Write down how what an earlier holder left running has ended: jobs end with it, replicas with their hall."""
@@ -159,12 +164,15 @@ class Control:
             replicas=tuple(_replica_line(replica) for replica in replicas),
             route_revision=table.revision if table else 0,
             num_entries=checkpoint.size if checkpoint else 0,
-            problems=(*self.problems, *([str(problem)] if problem else [])),
+            problems=(*(said for watched in self._watched for said in watched()), *([str(problem)] if problem else [])),
         )
 
     def provenance(self, answer_id: str) -> Provenance:
-        """Return the way of an answer. Raises IntegrityError for an id that this hall never gave out."""
-        parts = open_answer_id(answer_id, self._hall.keys.answer_key)
+        """Return the way of an answer. Raises NotFoundError for an id that this hall never gave out."""
+        try:
+            parts = open_answer_id(answer_id, self._hall.keys.answer_key)
+        except IntegrityError as error:  # not our stored bytes are wrong, but what somebody asked for
+            raise NotFoundError(error.what, hint=error.hint) from error
         answer = find(self._hall.paths.answers, parts)
         self._hall.sequencer.flush()
         root = segment_root(self._hall.paths.answers, answer)

@@ -96,6 +96,7 @@ def main() -> None:
 def _exit_code(arguments: list[str]) -> int:
     try:
         result = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()  # here, where a reader that has left is no error, not at the interpreter's end
     except DatahallError as error:
         _say_error(error, as_json="--json" in arguments)
         return error.exit_code

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from datahall.core.errors import DatahallError, SpecError, UserError
 from datahall.core.ports import Catalogue
@@ -59,3 +60,10 @@ def install_errors(app: FastAPI) -> None:
             body["problems"] = [problem.as_dict() for problem in error.problems]
         headers = {"Retry-After": "1"} if error.http_status == 503 else None
         return JSONResponse(body, status_code=error.http_status, headers=headers)
+
+    @app.exception_handler(HTTPException)
+    async def _nowhere(request: Request, error: HTTPException) -> JSONResponse:
+        """Say in the house's own form that a path or a method is not there."""
+        del request
+        body = {"error": error.detail, "kind": "NotFoundError" if error.status_code == 404 else "UserError", "hint": ""}
+        return JSONResponse(body, status_code=error.status_code, headers=dict(error.headers or {}))
