@@ -31,7 +31,8 @@ from datahall.deploy.table import TABLE_ID, next_table, routed_by
 from datahall.policy import rollout
 from datahall.security.access import key_grants
 
-TICK_S = 0.1
+BUSY_S, IDLE_S = 0.1, 0.5
+"""How long until the next round: after one that changed something, and after one that found nothing to do."""
 Publish = Callable[[RouteTable], None]
 """Makes gateways see a table."""
 Acknowledged = Callable[[], int]
@@ -53,8 +54,7 @@ class Reconciler:
         acknowledged: Acknowledged,
         decisions: DecisionLog,
     ) -> None:
-        self.problem = ""
-        """Why the newest round failed; empty while all is well."""
+        self._problems: dict[str, str] = {}
         self._catalogue, self._admission = catalogue, admission
         self._replicas, self._launcher, self._clock = replicas, launcher, clock
         self._publish, self._acknowledged, self._decisions = publish, acknowledged, decisions
@@ -63,7 +63,12 @@ class Reconciler:
         self._state: rollout.RolloutState = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
+        self._news = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def problems(self) -> tuple[str, ...]:
+        """Return why the newest round failed, and why replicas that are wanted do not answer; empty if all is well."""
+        return tuple(f"{what}: {why}" for what, why in sorted(self._problems.items()))
 
     def start(self) -> None:
         """Adopt the replicas that an earlier control left running, then keep reconciling in a thread."""
@@ -75,6 +80,7 @@ class Reconciler:
     def stop(self) -> None:
         """Stop reconciling, then every replica; each finishes what it was asked."""
         self._ending.set()
+        self._news.set()
         if self._thread is not None:
             self._thread.join()
         with self._lock:
@@ -88,8 +94,8 @@ class Reconciler:
             self._mark(replica_id, "gone")
             self._replicas.forget(replica_id)
 
-    def tick(self) -> None:
-        """Do one round: load what is, ask the policy, apply what it says."""
+    def tick(self) -> bool:
+        """Do one round: load what is, ask the policy, apply what it says. Return whether there was anything to do."""
         with self._lock:
             ended = self._reap()
             events: list[rollout.ReplicaEnded | rollout.Tick] = [
@@ -98,6 +104,7 @@ class Reconciler:
             for event in (*events, rollout.Tick()):
                 decision = self._decide(self._view(), event)
             self._apply(decision)
+        return bool(ended) or decision != rollout.Rollout()
 
     def _decide(self, view: rollout.RolloutView, event: rollout.ReplicaEnded | rollout.Tick) -> rollout.Rollout:
         now, before = self._clock.now_ns(), self._state
@@ -119,13 +126,16 @@ class Reconciler:
         return decision
 
     def _run(self) -> None:
-        while not self._ending.wait(TICK_S):
+        wait_s = BUSY_S
+        while not self._ending.is_set():
             try:
-                self.tick()
+                wait_s = BUSY_S if self.tick() else IDLE_S
             except DatahallError as error:
-                self.problem = str(error)
+                self._problems["routes"] = error.what
             else:
-                self.problem = ""
+                self._problems.pop("routes", None)
+            self._news.wait(wait_s)
+            self._news.clear()
 
     def _adopt(self) -> None:
         for replica in self._living():
@@ -202,16 +212,18 @@ class Reconciler:
             started_at_ns=self._clock.now_ns(),
         )
         self._act("replica.started", {"replica": replica_id}, Change(new=replica), app=deployment.app)
-        threading.Thread(target=self._await_ready, args=(replica_id, process), daemon=True).start()
+        threading.Thread(target=self._await_ready, args=(replica_id, deployment.id, process), daemon=True).start()
 
-    def _await_ready(self, replica_id: str, process: Process) -> None:
+    def _await_ready(self, replica_id: str, deployment: str, process: Process) -> None:
         try:
             wait_ready(process)
         except DatahallError as error:
-            self.problem = f"{replica_id}: {error.what}"
-            return
-        with self._lock:
-            self._mark(replica_id, "ready")
+            self._problems[deployment] = error.what
+        else:
+            self._problems.pop(deployment, None)
+            with self._lock:
+                self._mark(replica_id, "ready")
+        self._news.set()
 
     def _drain(self, replica_id: str) -> None:
         process = self._processes.get(replica_id)

@@ -54,7 +54,10 @@ def _serve(hall: Hall) -> int:
     )
     reconciler.start()
     ending = threading.Event()
-    sealer = threading.Thread(target=_seal, args=(control, ending), name="sealer", daemon=True)
+    problems: list[str] = []
+    control.watch(reconciler.problems)
+    control.watch(lambda: tuple(problems))
+    sealer = threading.Thread(target=_seal, args=(control, ending, problems), name="sealer", daemon=True)
     sealer.start()
     try:
         serve_until_told(make_api(control, hall.catalogue, hall.clock), hall.paths.control_socket())
@@ -75,11 +78,11 @@ def acknowledged(runtime: Path) -> int:
     return int(state["revision"])
 
 
-def _seal(control: Control, ending: threading.Event) -> None:
+def _seal(control: Control, ending: threading.Event, problems: list[str]) -> None:
     while not ending.wait(SEAL_SECONDS):
         try:
             control.seal()
         except DatahallError as error:
-            control.problems = [str(error)]
+            problems[:] = [f"answer log: {error.what}"]
         else:
-            control.problems = []
+            problems.clear()
