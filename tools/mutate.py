@@ -32,6 +32,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "datahall.stats.sample_size": ("tests/stats/test_multiple.py", "tests/policy/test_gate.py"),
     "datahall.evaluate.exhibit": ("tests/evaluate/test_exhibit.py",),
     "datahall.security.signing": ("tests/security/test_signing.py",),
+    "datahall.deploy.admission": ("tests/deploy/test_verdicts.py", "tests/deploy/test_rows.py"),
+    "datahall.deploy.table": ("tests/deploy/test_routes.py",),
+    "datahall.registry.exhibits": ("tests/deploy/test_rows.py", "tests/deploy/test_verdicts.py"),
     **{
         f"datahall.ledger.{path.stem}": (f"tests/ledger/test_{path.stem}.py",)
         if (ROOT / "tests" / "ledger" / f"test_{path.stem}.py").exists()

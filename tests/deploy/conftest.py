@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +24,7 @@ from datahall.app.origin import origin_of
 from datahall.app.reconciler import Reconciler
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.launch.local import LocalLauncher
-from datahall.core.canonical import canonical_json, digest_of
+from datahall.core.canonical import digest_of
 from datahall.core.errors import DatahallError
 from datahall.core.hall import HallPaths
 from datahall.core.jobs import Message, Progress
@@ -61,6 +59,7 @@ from datahall.security.keys import KeyRing
 from datahall.security.signing import Ed25519Signer
 from datahall.spec.schema import AppSpec
 from datahall.testing.clock import AutoClock
+from tests.deploy.vandal import Vandal
 
 APP, TEAM = "tumours", "main"
 replace = msgspec.structs.replace
@@ -171,7 +170,7 @@ class Idle:
         return IdleProcess()
 
 
-class House:
+class House(Vandal):
     """An open hall with one application, and everything that carries a candidate of it to traffic."""
 
     def __init__(self, folder: Path, mould: House | None = None) -> None:
@@ -179,6 +178,7 @@ class House:
             shutil.copytree(mould.paths.root, folder)
         self.paths = HallPaths(folder)
         self.paths.create()
+        self.db = self.paths.db
         self.clock = AutoClock()
         self.keys = KeyRing.open(self.paths.keys, create=True)
         self.catalogue = SqliteCatalogue(self.paths.db, self.clock)
@@ -446,72 +446,6 @@ class House:
         """Return what gateways would be told now."""
         published, _ = self.reconcile()
         return [route for route in published[-1].routes if route.replicas] if published else []
-
-    # what somebody with the database file can do
-
-    def sql(self, statement: str, *values: Any) -> int:
-        """Write to the database behind the hall's back; return how many rows it touched."""
-        with closing(sqlite3.connect(self.paths.db)) as connection, connection:
-            return connection.execute(statement, values).rowcount
-
-    def rewrite(self, record: Record) -> None:
-        """Put a record's row in place of the one of the same id, and nothing else."""
-        body = canonical_json(record).decode()
-        assert self.sql(f"UPDATE record_{record.KIND} SET body = ? WHERE id = ?", body, record.id)  # noqa: S608  (a record's own name)
-
-    def insert(self, record: Record, seq: int = 0) -> None:
-        """Add a row that no entry speaks of."""
-        body = canonical_json(record).decode()
-        self.sql(f"INSERT INTO record_{record.KIND} (id, seq, body) VALUES (?, ?, ?)", record.id, seq, body)  # noqa: S608  (as above)
-
-    def forge(self, *records: Record, seq: int | None = None) -> int:
-        """Write records together with an entry that says so, as if an act had; return its number."""
-        (num,) = self._one("SELECT max(seq) + 1 FROM entries")
-        seq = num if seq is None else seq
-        touched = [{"kind": r.KIND, "id": r.id, "digest": digest_of(r)} for r in records]
-        entry = {
-            "seq": seq,
-            "kind": "step.completed",
-            "at_ns": self.clock.now_ns(),
-            "actor": "lifecycle",
-            "app": APP,
-            "body": {},
-            "touched": touched,
-        }
-        self.sql(
-            "INSERT INTO entries (seq, kind, app, body) VALUES (?, ?, ?, ?)",
-            seq,
-            entry["kind"],
-            APP,
-            canonical_json(entry),
-        )
-        for record in records:
-            self.sql(f"DELETE FROM record_{record.KIND} WHERE id = ?", record.id)  # noqa: S608  (as above)
-            self.insert(record, seq)
-            self.sql("INSERT OR REPLACE INTO touched (kind, id, seq) VALUES (?, ?, ?)", record.KIND, record.id, seq)
-        return seq
-
-    def forget(self, record: Record) -> None:
-        """Remove a record and every mention of it but those in the entries."""
-        assert self.sql(f"DELETE FROM record_{record.KIND} WHERE id = ?", record.id)  # noqa: S608  (as above)
-        self.sql("DELETE FROM touched WHERE kind = ? AND id = ?", record.KIND, record.id)
-
-    def roll_back(self, record: Record) -> None:
-        """Put an earlier state of a record back, together with the index that leads to it."""
-        digest = digest_of(record)
-        seqs = [
-            entry.seq
-            for entry in self.catalogue.entries()
-            for mark in entry.touched
-            if (mark.kind, mark.id, mark.digest) == (record.KIND, record.id, digest)
-        ]
-        self.sql("DELETE FROM touched WHERE kind = ? AND id = ? AND seq > ?", record.KIND, record.id, seqs[-1])
-        self.rewrite(record)
-        self.sql(f"UPDATE record_{record.KIND} SET seq = ? WHERE id = ?", seqs[-1], record.id)  # noqa: S608  (as above)
-
-    def _one(self, statement: str) -> Any:
-        with closing(sqlite3.connect(self.paths.db)) as connection:
-            return connection.execute(statement).fetchone()
 
 
 @pytest.fixture(scope="session")

@@ -201,3 +201,15 @@ def test_bytes_changed_under_the_same_digest_are_not_started(followed):
     path.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
     with pytest.raises(IntegrityError):
         house.hall.replicas.start("rep_1", bundle, "main")
+
+
+def test_revisions_grow_by_one_from_one(house):
+    """A gateway refuses what is not newer: a revision that fell or stood still would freeze it."""
+    house.released()
+    published = []
+    reconciler = house.reconciler(published)
+    house.rounds(reconciler, 3)
+    house.write(replace(house.catalogue.find(Replica)[-1], state="gone"))
+    house.rounds(reconciler, 3)
+    assert [table.revision for table in published] == list(range(1, len(published) + 1))
+    assert len(published) > 1

@@ -302,6 +302,16 @@ def test_control_either_of_them_alone_is_promoted(rivals):
     assert [route.deployment for route in house.routes()] == [third.id]
 
 
+def test_the_bundle_that_has_the_traffic_need_not_beat_itself(house, claim, better):
+    house.declare(claim(), better())
+    first = house.released()
+    version = house.catalogue.get(Version, first.version)
+    house.write(replace(version, id="tumours@1.0.1", semver="1.0.1"), kind="version.registered")
+    house.outputs["register"] = {"version": "tumours@1.0.1", "verdict": version.verdict}
+    second = house.deploy()
+    assert [route.deployment for route in house.routes()] == [second.id]
+
+
 def at_once(*tasks):
     """Run the tasks in threads that start together; return what each returned or raised."""
     found, barrier = [], threading.Barrier(len(tasks))

@@ -50,20 +50,20 @@ class Admission:
             raise RefusedError(f"it runs something else than {version.id}", where=deployment.id, hint=_VERIFY)
         return self.check(version)
 
-    def promote(self, version: Version, deployments: Sequence[Deployment], *, now_ns: int, node_class: str) -> Bundle:
-        """Return the bundle that a new deployment of `version` may open with now, on machines of `node_class`.
+    def promote(self, version: Version, deployments: Sequence[Deployment], *, now_ns: int, node_class: str) -> None:
+        """Return only if a new deployment of `version` may open now, on machines of `node_class`.
 
         What had traffic before may have it again. Anything else must be proven today: under the claims of today,
         by evidence that has not expired, against the champion of today. `deployments` are all of the application's;
         whoever then opens one must do so on just these, or another promotion may have come in between.
         Raises RefusedError, as `check` does too, and IntegrityError where records that the ledger knows are gone.
         """
-        bundle = self.check(version)
+        self.check(version)
         require_whole(self._catalogue, self._anchored, Deployment)
         for deployment in deployments:
             self._require(deployment, where=version.id)
         if any(deployment.version == version.id for deployment in deployments):
-            return bundle
+            return
         live = [deployment.bundle for deployment in deployments if deployment.state == "live"]
         verdict = self._catalogue.get(Verdict, version.verdict)
         if self._catalogue.get(App, version.app).policy != verdict.policy:
@@ -76,13 +76,12 @@ class Admission:
             holdout=self._catalogue.get(Holdout, seen.holdout.id),
             candidate=version.candidate,
             bundle=version.bundle,
-            champion=live[-1] if live else None,
+            champion=seen.champion if version.bundle in live else (live[-1] if live else None),
             node_class=node_class,
         )
         _, decision, reason = gate.decide(None, view, None, now_ns, 0.0)
         if decision.outcome != "pass":
             raise RefusedError(f"it is not proven any more: {reason}", where=version.id, hint="datahall run")
-        return bundle
 
     def check(self, version: Version) -> Bundle:
         """Return the bundle that may get traffic.
