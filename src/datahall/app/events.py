@@ -73,7 +73,6 @@ class Ended(Event, frozen=True, kw_only=True, tag="ended"):
     version: str | None
     champion: str | None
     deployment: str | None
-    report: str | None
     reason: str
 
 

@@ -25,8 +25,10 @@ class Intent:
     loaded: Loaded
     plan: Plan
     forecasts: tuple[Forecast, ...]
+    live: Version | None
+    """The version that answers now."""
     champion: Version | None
-    """The version that candidates are to beat."""
+    """The version that candidates are to beat: the live one, or the one before it where this plan made the live one."""
     event: Planned
 
 
@@ -63,7 +65,7 @@ def intend(loaded: Loaded, catalogue: Catalogue, clock: Clock, *, serving: Calla
     steps = [step for step in catalogue.find(Step, app=spec.name) if step.state == "done"]
     live = live_version(catalogue, spec.name)
     parent = _parent(catalogue, live)
-    settled = settle(draw, _live(live, parent, steps))
+    settled = settle(draw, _live(draw, live, parent, steps))
     champion = next((v for v in (live, parent) if v is not None and v.bundle == settled.champion), None)
     done = _done(settled, {step.id: step for step in steps}, catalogue, clock, serving)
     previous = {(step.stage, step.name): step for step in steps}
@@ -73,6 +75,7 @@ def intend(loaded: Loaded, catalogue: Catalogue, clock: Clock, *, serving: Calla
         loaded=loaded,
         plan=settled,
         forecasts=forecasts,
+        live=live,
         champion=champion,
         event=Planned(app=spec.name, lines=lines),
     )
@@ -88,15 +91,17 @@ def _parent(catalogue: Catalogue, live: Version | None) -> Version | None:
     return catalogue.get(Version, live.parent) if live is not None and live.parent else None
 
 
-def _live(live: Version | None, parent: Version | None, steps: list[Step]) -> Live | None:
+def _live(
+    draw: Callable[[str | None], Plan], live: Version | None, parent: Version | None, steps: list[Step]
+) -> Live | None:
     if live is None:
         return None
     registered = [step.id for step in steps if step.stage == "register" and step.outputs.get("version") == live.id]
-    return Live(
-        bundle=live.bundle,
-        parent_bundle=parent.bundle if parent else None,
-        register_key=registered[-1] if registered else "",
-    )
+    parent_bundle = parent.bundle if parent else None
+    # A version may have been registered by one plan and kept by others: the one that stands here is what counts.
+    against_parent = draw(parent_bundle).find("register").key
+    key = against_parent if against_parent in registered else ""
+    return Live(bundle=live.bundle, parent_bundle=parent_bundle, register_key=key)
 
 
 def _done(

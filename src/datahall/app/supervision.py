@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from datahall.app.processes import is_running
+from datahall.backends.db.lock import HallLock
 from datahall.core.errors import UnavailableError
 from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
@@ -73,9 +74,10 @@ def _await_state(paths: HallPaths, process: subprocess.Popen[bytes], log_path: P
     deadline = clock.monotonic_ns() + int(START_SECONDS * 1e9)
     while clock.monotonic_ns() < deadline:
         state = read_state(paths)
-        if state is not None and state.pid == process.pid:
-            return state
-        if process.poll() is not None:
+        ended = process.poll() is not None
+        if state is not None and (ended or state.pid == process.pid):
+            return state  # where ours has ended, another command has started one at the same moment
+        if ended and not _is_starting(paths):
             raise UnavailableError("the hall did not start", where=str(log_path), hint=_tail(log_path))
         clock.sleep(_POLL_S)
     raise UnavailableError(f"the hall did not start within {START_SECONDS:.0f} s", where=str(log_path))
@@ -89,11 +91,17 @@ def stop(paths: HallPaths, clock: Clock) -> bool:
     os.kill(state.pid, signal.SIGTERM)
     deadline = clock.monotonic_ns() + int(STOP_SECONDS * 1e9)
     while clock.monotonic_ns() < deadline:
-        if read_state(paths) is None:
+        if not is_running(state.pid, state.started_at):
             return True
         clock.sleep(_POLL_S)
     os.kill(state.pid, signal.SIGKILL)  # its processes end with it: each holds a lifeline of it
     return True
+
+
+def _is_starting(paths: HallPaths) -> bool:
+    """Whether another supervisor holds the hall and has not told yet where it listens."""
+    holder = HallLock(paths.supervisor_lock).holder()
+    return holder is not None and Path(f"/proc/{holder}").exists()
 
 
 def _tail(path: Path, num_lines: int = 5) -> str:

@@ -27,6 +27,8 @@ GATEWAY = "g1"
 NUM_PORTS = 100
 STOP_SECONDS = 15.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 10.0
+STEADY_S = 60.0
+"""Who ran that long and dies is started again at once; only what dies on starting has to wait."""
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
@@ -55,6 +57,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._not_before = 0.0
         self._wait_s = FIRST_RETRY_S
+        self._started_at = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -81,9 +84,12 @@ class Child:
         """Start it again if it has died, at growing distances."""
         if self._process is not None and self._process.poll() is not None:
             self._process = None
+            if now - self._started_at > STEADY_S:
+                self._wait_s = FIRST_RETRY_S
             self._not_before = now + self._wait_s
             self._wait_s = min(self._wait_s * 2, LAST_RETRY_S)
         if self._process is None and now >= self._not_before:
+            self._started_at = now
             self.start()
 
     def stop(self) -> None:
@@ -104,9 +110,16 @@ def supervise(paths: HallPaths, host: str, port: int, *, started: Callable[[Supe
     Raises HallBusyError where another command holds the hall, UserError where no port is free.
     """
     paths.create()
-    with HallLock(paths.lock):
-        keys = KeyRing.open(paths.keys, create=True)
-    listener = _listen(host, port)
+    # Two commands may both find nothing running and start one each: two gateways would give out the same answer ids.
+    with HallLock(paths.supervisor_lock):
+        with HallLock(paths.lock):
+            keys = KeyRing.open(paths.keys, create=True)
+        return _supervise(paths, keys, _listen(host, port), host, started)
+
+
+def _supervise(
+    paths: HallPaths, keys: KeyRing, listener: socket.socket, host: str, started: Callable[[SupervisorState], None]
+) -> int:
     # Every process of the hall holds the reading end and ends when the writing end, held here alone, closes: however
     # the supervisor ends, nothing of the hall outlives it.
     lifeline, held = os.pipe()

@@ -16,7 +16,7 @@ from datahall.core.records import Bundle, Change, Deployment, Holdout, Policy, V
 from datahall.deploy.admission import Admission
 from datahall.policy import gate, select
 from datahall.registry.exhibits import Anchored, gate_view
-from datahall.registry.semver import next_semver
+from datahall.registry.semver import next_semver, order
 
 
 class GateStage:
@@ -37,7 +37,6 @@ class GateStage:
         verdicts = {
             name: self._verdict(call, policy, out["candidate"], out["bundle"], champion)
             for name, out in sorted(exported.items())
-            if out["bundle"] != champion
         }
         passed = sum(verdict.outcome == "pass" for verdict in verdicts.values())
         return StageResult(
@@ -84,13 +83,8 @@ class RegisterStage:
         self._clock = clock
 
     def run(self, call: StageCall) -> StageResult:
-        """Register a version. Raises RefusedError where no candidate passed."""
+        """Register a version, or keep the one that answers. Raises RefusedError where no candidate passed."""
         champion = call.champion
-        if champion is not None and not call.upstream["gate"]:
-            return StageResult(
-                outputs={"version": champion.id, "verdict": champion.verdict},
-                summary=f"{champion.id} is all there is",
-            )
         policy = self._catalogue.get(Policy, call.app.policy)
         verdicts = tuple(self._catalogue.get(Verdict, key) for _, key in sorted(call.upstream["gate"].items()))
         view = select.SelectView(policy=policy, verdicts=verdicts, champion=champion.bundle if champion else None)
@@ -98,6 +92,10 @@ class RegisterStage:
         if chosen is None:
             raise RefusedError(reason, where=call.app.id)
         verdict = next(verdict for verdict in verdicts if verdict.id == chosen)
+        if champion is not None and verdict.bundle == champion.bundle:
+            return StageResult(
+                outputs={"version": champion.id, "verdict": champion.verdict}, summary=f"{champion.id} stays: {reason}"
+            )
         version, why = self._version(call, verdict)
         return StageResult(
             changes=(Change(new=version),),
@@ -110,7 +108,9 @@ class RegisterStage:
     def _version(self, call: StageCall, verdict: Verdict) -> tuple[Version, str]:
         parent = call.champion
         manifest = self._catalogue.get(Bundle, verdict.bundle).manifest
-        before = (parent.semver, self._catalogue.get(Bundle, parent.bundle).manifest) if parent else None
+        # What changed is told by the version that answers, the number by the newest one: an older one may answer again.
+        numbers = [version.semver for version in self._catalogue.find(Version, app=call.app.id)]
+        before = (max(numbers, key=order), self._catalogue.get(Bundle, parent.bundle).manifest) if parent else None
         semver, why = next_semver(before, manifest)
         version = Version(
             id=f"{call.app.id}@{semver}",
@@ -158,6 +158,9 @@ class DeployStage:
             opened_at_ns=now,
         )
         live = [old for old in before if old.state == "live"]
+        same = [old for old in live if msgspec.structs.replace(old, id=deployment.id, opened_at_ns=now) == deployment]
+        if same:
+            return StageResult(outputs={"deployment": same[0].id}, summary=f"{version.id} answers already")
         retired = tuple(
             Change(old=old, new=msgspec.structs.replace(old, state="retired", closed_at_ns=now)) for old in live
         )

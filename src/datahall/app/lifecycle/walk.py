@@ -187,15 +187,16 @@ class Walk:
                 version=None,
                 champion=live.id if live else None,
                 deployment=None,
-                report=None,
                 reason=refused,
             )
+        version = outputs["register"]["version"]
+        before = intent.live.id if intent.live else None
+        kept = ran and version == before
         return Ended(
             app=intent.loaded.spec.name,
-            outcome="released" if ran else "unchanged",
-            version=outputs["register"]["version"],
+            outcome="released" if ran and not kept else "unchanged",
+            version=version,
             champion=live.id if live else None,
             deployment=deployment,
-            report=None,
-            reason="nothing has changed" if not ran else "",
+            reason=f"{version} stays" if kept else "" if ran else f"{version} was released from exactly this",
         )

@@ -73,7 +73,7 @@ def _say(paths: HallPaths, ended: Ended, url: str | None) -> None:
             f"{answers}; the gate's reasons stand above, the report has them in full: datahall report {ended.app}"
         )
     elif ended.outcome == "unchanged":
-        out.print(f"\n[green]unchanged[/green]: {ended.version} was released from exactly this")
+        out.print(f"\n[green]unchanged[/green]: {ended.reason}")
     else:
         out.print(f"\n[green]released[/green]: {ended.version}")
     if url is None:
