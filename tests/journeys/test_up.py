@@ -131,6 +131,15 @@ def test_up_twice_is_one_hall(sturdy):
     assert len(sturdy.processes("mains supervisor")) == 1
 
 
+def test_up_by_four_commands_at_once_is_one_hall(rested, kit):
+    talks = [rested.start("up", "-d", "--json") for _ in range(4)]
+    assert [talk.end() for talk in talks] == [0] * 4, [talk.said for talk in talks]
+    assert {json.loads(talk.out)["pid"] for talk in talks} == {only(rested, "supervisor")}
+    kit.eventually(rested.answers, what="an answer")
+    assert rested.ask("stop")["was_up"] is True
+    assert rested.processes() == []
+
+
 def test_up_in_the_foreground_ends_with_ctrl_c(rested, kit):
     talk = rested.start("up")
     kit.eventually(rested.answers, what="an answer")

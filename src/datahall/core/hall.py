@@ -20,6 +20,7 @@ class HallPaths:
         self.root = root.expanduser().resolve()
         self.db = self.root / "hall.db"
         self.lock = self.root / "hall.lock"
+        self.supervisor_lock = self.root / "supervisor.lock"
         self.blobs = self.root / "blobs"
         self.keys = self.root / "keys"
         self.answers = self.root / "answers"
