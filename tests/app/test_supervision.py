@@ -62,7 +62,9 @@ def test_where_one_supervisor_runs_a_second_one_does_not_start(paths):
 
 
 class Counted(Child):
-    """A child that dies as soon as it is started, and says when it was."""
+    """A child that dies as soon as it is started unless it `lives`, and says when it was."""
+
+    lives = False
 
     def __init__(self, paths):
         super().__init__("counted", paths, b"", ())
@@ -73,7 +75,7 @@ class Counted(Child):
         self._process = self
 
     def poll(self):
-        return 1
+        return None if self.lives else 1
 
     def keep(self, now):
         self.now = now
@@ -94,7 +96,11 @@ def test_what_ran_steadily_is_started_again_at_once(paths):
     child = Counted(paths)
     for eighth in range(480):
         child.keep(eighth / 8)
-    last = child.starts[-1]
-    child.keep(last + 100)  # it lived until now
-    child.keep(last + 100.25)
-    assert child.starts[-1] == last + 100.25
+    child.lives = True
+    child.keep(70.0)
+    num_starts = len(child.starts)
+    child.keep(200.0)
+    child.lives = False
+    child.keep(200.25)
+    child.keep(200.5)
+    assert child.starts[num_starts:] == [200.5]
