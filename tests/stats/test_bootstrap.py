@@ -75,12 +75,15 @@ def test_the_p_value_is_where_the_bound_crosses_the_null():
     assert resampled.p_value(-10.0) == pytest.approx(1 / 20_001)
 
 
-def test_more_rows_get_fewer_resamples_and_smaller_alphas_more():
+def test_more_rows_get_fewer_resamples_but_always_enough_for_a_bound():
     assert num_resamples(171, 0.0125) == 16_000
     assert num_resamples(171, 0.05) == 4000
-    assert num_resamples(171, 1e-5) == 100_000
-    assert num_resamples(60_000, 0.0125) == 1000
-    assert num_resamples(10**9, 0.0125) == 200
+    assert num_resamples(60_000, 0.0125) == 6000
+    assert num_resamples(60_000, 1e-3) == 12_000
+    for num_rows in (171, 60_000, 10**9):
+        for alpha in (0.025, 0.05 / 30 / 3, 1e-4):
+            assert num_resamples(num_rows, alpha) * alpha >= 1.2 * MIN_IN_TAIL * (1 - 1e-9)
+    assert num_resamples(10**9, 1e-7) == num_resamples(10**9, 1e-4), "nobody believes an alpha so small"
 
 
 def test_a_correction_that_breaks_down_gives_no_bound():

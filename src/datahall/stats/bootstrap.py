@@ -11,13 +11,16 @@ from typing import Final
 import numpy as np
 
 from datahall.stats.intervals import Bounds
-from datahall.stats.metrics import Statistic
+from datahall.stats.metrics import Statistic, Sums
 
 MIN_IN_TAIL: Final = 10
 """A bound needs at least this many resamples beyond it; with fewer it is None."""
-_FEWEST, _MOST = 4_000, 100_000
+_FEWEST, _MOST = 4_000, 120_000
+"""The most resolve an alpha of 1e-4; the gate believes nothing smaller."""
 _MAX_CELLS: Final = 60_000_000
-"""Resamples times rows, at most: about a second for each metric."""
+"""Resamples times units that are spent on more resamples than an alpha needs: about a second."""
+_MAX_UNITS: Final = 10_000
+"""Of more rows or subjects, random groups are drawn: so many give the spread to within 1 %."""
 _CHUNK_CELLS: Final = 1_000_000
 _MAX_JACKKNIFE: Final = 1_000
 _NORMAL = NormalDist()
@@ -89,9 +92,13 @@ class Bootstrap:
 
 
 def num_resamples(num_rows: int, alpha: float) -> int:
-    """Return how many resamples resolve `alpha` twenty times over, within what time allows for `num_rows`."""
+    """Return how many resamples resolve `alpha` twenty times over, fewer for many rows, but always enough for a bound.
+
+    "Always" ends at an alpha of 1e-4.
+    """
     wanted = min(max(math.ceil(20 * MIN_IN_TAIL / alpha), _FEWEST), _MOST)
-    return max(min(wanted, _MAX_CELLS // max(num_rows, 1)), 200)
+    needed = min(math.ceil(1.2 * MIN_IN_TAIL / alpha), _MOST)
+    return max(min(wanted, _MAX_CELLS // min(max(num_rows, 1), _MAX_UNITS)), needed)
 
 
 def resamples(num_rows: int, num: int, seed: int, clusters: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -123,11 +130,18 @@ def bootstrap(
         _, known = np.unique(clusters, return_inverse=True)
         clusters = np.concatenate([known, known.max() + 1 + np.arange(num_rows - clusters.size)])
 
+    if isinstance(unweighted, Sums):
+        return _of_sums(unweighted, row_weights, num, seed, clusters)
+
     def statistic(weights: np.ndarray) -> np.ndarray:
         return unweighted(weights * row_weights)
 
     values = np.concatenate([statistic(weights) for weights in resamples(num_rows, num, seed, clusters)])
     estimate = float(statistic(np.ones((1, num_rows)))[0])
+    return _summarise(estimate, values, _acceleration(statistic, num_rows, seed, clusters))
+
+
+def _summarise(estimate: float, values: np.ndarray, acceleration: float) -> Bootstrap:
     defined = np.sort(values[np.isfinite(values)])
     # Values equal to the estimate count half: metrics of few rows have many ties.
     below = float((defined < estimate).sum()) + 0.5 * float((defined == estimate).sum())
@@ -136,9 +150,54 @@ def bootstrap(
         estimate=estimate,
         values=defined,
         bias=_NORMAL.inv_cdf(share),
-        acceleration=_acceleration(statistic, num_rows, seed, clusters),
+        acceleration=acceleration,
         num_undefined=values.size - defined.size,
     )
+
+
+def _of_sums(sums: Sums, row_weights: np.ndarray, num: int, seed: int, clusters: np.ndarray | None) -> Bootstrap:
+    """Return the bootstrap of a statistic of sums: exact counts of like rows, else units, whatever the rows."""
+    if sums.cell is not None and clusters is None:
+        columns, counts = _cells(sums, row_weights)
+        draws = _count_draws(counts, num, seed)
+    else:
+        columns = _unit_sums(sums.by_row() * row_weights[:, None], seed, clusters)
+        counts = np.ones(len(columns))
+        draws = resamples(len(columns), num, seed)
+    values = np.concatenate([sums.finish(drawn @ columns) for drawn in draws])
+    total = (counts @ columns)[None, :]
+    left_out = sums.finish(total - columns)
+    return _summarise(float(sums.finish(total)[0]), values, _skewness(left_out, counts))
+
+
+def _cells(sums: Sums, row_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a row of each cell adds, and how many rows are in it; rows that weigh differently lie apart."""
+    assert sums.cell is not None, "only called for a statistic with cells"
+    weights, of_row = np.unique(row_weights, return_inverse=True)
+    pairs, counts = np.unique(sums.cell * weights.size + of_row, return_counts=True)
+    cell, weight = np.divmod(pairs, weights.size)
+    return sums.columns[cell] * weights[weight][:, None], counts
+
+
+def _count_draws(counts: np.ndarray, num: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield how often each cell is drawn when as many rows are drawn as there are, shape (some, cells)."""
+    rng = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK_CELLS // counts.size)
+    for start in range(0, num, chunk):
+        size = min(chunk, num - start)
+        yield rng.multinomial(int(counts.sum()), counts / counts.sum(), size=size).astype(np.float64)
+
+
+def _unit_sums(by_row: np.ndarray, seed: int, clusters: np.ndarray | None) -> np.ndarray:
+    """Return what each unit adds: a row, a subject, or a random group of them where there are more than _MAX_UNITS."""
+    index, num_units = _units(len(by_row), clusters)
+    if num_units > _MAX_UNITS:
+        group = np.random.default_rng([seed, 1]).permutation(num_units) % _MAX_UNITS
+        index, num_units = group if index is None else group[index], _MAX_UNITS
+    if index is None:
+        return by_row
+    summed = [np.bincount(index, weights=column, minlength=num_units) for column in by_row.T]
+    return np.stack(summed, axis=1)
 
 
 def _units(num_rows: int, clusters: np.ndarray | None) -> tuple[np.ndarray | None, int]:
@@ -161,9 +220,15 @@ def _acceleration(statistic: Statistic, num_rows: int, seed: int, clusters: np.n
         numbers = np.arange(start, min(start + chunk, num_groups))
         parts.append(statistic((group[None, :] != numbers[:, None]).astype(np.float64)))
     left_out = np.concatenate(parts)
-    left_out = left_out[np.isfinite(left_out)]
-    if left_out.size < 2:
+    return _skewness(left_out, np.ones(left_out.size))
+
+
+def _skewness(left_out: np.ndarray, counts: np.ndarray) -> float:
+    """Return a sixth of the skewness of the values without one unit each, of which there are `counts` alike."""
+    defined = np.isfinite(left_out)
+    left_out, counts = left_out[defined], counts[defined]
+    if counts.sum() < 2:
         return 0.0
-    deviation = left_out.mean() - left_out
-    scale = float((deviation**2).sum()) ** 1.5
-    return float((deviation**3).sum()) / (6 * scale) if scale > 0 else 0.0
+    deviation = np.average(left_out, weights=counts) - left_out
+    scale = float(counts @ deviation**2) ** 1.5
+    return float(counts @ deviation**3) / (6 * scale) if scale > 0 else 0.0

@@ -8,7 +8,7 @@ import numpy as np
 
 from datahall.stats.bootstrap import Bootstrap, bootstrap, num_resamples
 from datahall.stats.intervals import Bounds, binomial_tail
-from datahall.stats.metrics import HIGHER_IS_BETTER, Scored, Statistic, padded, statistic
+from datahall.stats.metrics import HIGHER_IS_BETTER, Scored, Statistic, minus, padded, statistic
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ def gain(
         theirs, _ = padded(metric, rival, right=not ours_right)
         return bootstrap(_better(metric, ours, theirs), weights, num=num, seed=seed, clusters=clusters)
 
-    cautious, bold = resampled(ours_right=False), resampled(ours_right=True)
+    cautious = resampled(ours_right=False)
+    # Where nothing is invented, both are the same.
+    bold = cautious if padded(metric, challenger, right=True)[0] is challenger else resampled(ours_right=True)
     estimate = float(_better(metric, challenger, rival)(np.ones((1, challenger.truth.size)))[0])
     p_value = cautious.p_value(null)
     if metric == "accuracy" and null >= 0.0 and clusters is None:
@@ -64,9 +66,7 @@ def gain(
 
 
 def _better(metric: str, ours: Scored, theirs: Scored) -> Statistic:
-    sign = 1.0 if HIGHER_IS_BETTER[metric] else -1.0
-    one, other = statistic(metric, ours), statistic(metric, theirs)
-    return lambda weights: sign * (one(weights) - other(weights))
+    return minus(statistic(metric, ours), statistic(metric, theirs), 1.0 if HIGHER_IS_BETTER[metric] else -1.0)
 
 
 def mcnemar(num_only_ours: int, num_only_theirs: int) -> float:

@@ -42,10 +42,12 @@ def bootstrap_bounds(
     """Return BCa bounds of `metric`, None beyond what the resamples resolve."""
     num = num_resamples(scored.truth.size, alpha)
 
-    def one_side(*, right: bool) -> Bounds:
+    def one_side(*, right: bool) -> tuple[Bounds, bool]:
         rows, weights = padded(metric, scored, right=right)
-        return bootstrap(statistic(metric, rows), weights, num=num, seed=seed, clusters=clusters).bca(alpha)
+        resampled = bootstrap(statistic(metric, rows), weights, num=num, seed=seed, clusters=clusters)
+        return resampled.bca(alpha), rows is scored
 
     # Wrong rows push a score down and an error up: each bound takes the side that makes it cautious. Metrics in
     # which less is better are not padded, so for them the two are the same.
-    return Bounds(one_side(right=False).lower, one_side(right=True).upper)
+    cautious, both = one_side(right=False)
+    return cautious if both else Bounds(cautious.lower, one_side(right=True)[0].upper)
