@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datahall.core.errors import DataError
-from datahall.data.guess import Guess, app_file, guess
+from datahall.data.draft import app_file, app_name
+from datahall.data.guess import Guess, guess
+from datahall.data.rehearse import rehearse
 from datahall.evaluate import CLAIMS
 from datahall.spec.kinds import Kinds
 from datahall.spec.load import parse
@@ -58,7 +60,7 @@ def test_names_tell_target_subject_and_groups(tmp_path):
         ),
         ({"x": numbers(2), "digit": [i % 10 for i in range(NUM)]}, "digit", "classification"),
         ({"a": numbers(), "b": [str(i % 3) for i in range(NUM)]}, "b", "classification"),
-        ({"label": [1] * NUM, "a": numbers()}, "a", "regression"),  # one label only is no target
+        ({"label": [1] * NUM, "b": numbers(2), "a": numbers()}, "a", "regression"),  # one label only is no target
         ({"is_fraud": [i % 7 == 0 for i in range(NUM)], "a": numbers()}, "is_fraud", "classification"),
     ],
 )
@@ -93,7 +95,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 def test_any_names_make_an_application_file_that_can_be_read(names, stem):
     target, subject, sensitive, *ignore = names
     reasons = [f"target: {target}, because of its name"]
-    found = Guess(target, "regression", subject, (sensitive,), tuple(ignore), reasons)
+    found = Guess(target, "regression", subject, (sensitive,), tuple(ignore), reasons=reasons)
     text = app_file(Path("/home") / f"{stem.replace('/', '')}.csv", Path("/home/app"), found)
     data = parse(text, Kinds(MODELS, CLAIMS)).spec.data
     assert (data.target, data.subject, data.sensitive, data.ignore) == (target, subject, (sensitive,), tuple(ignore))
@@ -115,3 +117,121 @@ def test_a_column_of_dates_is_ignored_with_its_reason(tmp_path):
     found = guess(path)
     assert (found.target, found.ignore) == ("y", ("day",))
     assert any("dates" in reason for reason in found.reasons)
+
+
+def lines_of(tmp_path, head, *rows):
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return path
+
+
+def rehearsed(path, found):
+    """What a run would make of the rows, under the file that `new` writes."""
+    folder = path.parent / "app"
+    folder.mkdir()
+    loaded = parse(app_file(path, folder, found), Kinds(MODELS, CLAIMS), folder=folder)
+    return rehearse(loaded.source_paths, loaded.spec.data, loaded.spec.task)
+
+
+def notes_of(found):
+    return [reason for reason in found.reasons if reason.startswith("note: ")]
+
+
+def test_a_table_without_any_usable_column_is_refused_with_each_reason(tmp_path):
+    rows = [f'2024-01-{i % 28 + 1:02},Person {i},"{i + 1},234.5{i % 10}",{i % 2}' for i in range(NUM)]
+    path = lines_of(tmp_path, "day,name,amount,y", *rows)
+    with pytest.raises(DataError, match="beside y no column is left") as caught:
+        guess(path)
+    for words in (
+        "day, because it holds dates",
+        "name, because it looks like free text",
+        "amount, because it holds num",
+    ):
+        assert words in caught.value.hint
+    assert "write numbers plainly" in caught.value.hint
+
+
+@pytest.mark.parametrize("hole", ["", "?", "NA"])
+def test_rows_without_a_target_are_dropped_and_it_is_said(tmp_path, hole):
+    path = lines_of(tmp_path, "a,b,y", *[f"{i % 37}.5,{i % 11},{hole if i % 20 == 3 else i * 1.5}" for i in range(400)])
+    found = guess(path)
+    assert found.on_broken == "drop"
+    assert "on_broken: drop, because a run would stop at 20 of 400 rows: y is missing in 20" in found.reasons
+    text = app_file(path, tmp_path / "app", found)
+    assert "  # drop, because a run would stop at 20 of 400 rows" in text
+    assert rehearsed(path, found).num_dropped == 20
+
+
+def test_a_column_with_many_misfits_is_left_out_rather_than_its_rows(tmp_path):
+    rows = [
+        f"{'some words' if i % 4 == 0 else i % 37 + 0.5},{i % 11},{'much' if i == 7 else i % 90},{i % 2}"
+        for i in range(400)
+    ]
+    path = lines_of(tmp_path, "odd,b,few,y", *rows)
+    found = guess(path)
+    assert found.ignore == ("odd",)
+    assert any("odd, because it has 100 values that are no number" in reason for reason in found.reasons)
+    assert any("few is not a number in 1" in reason for reason in found.reasons)
+    assert rehearsed(path, found).num_rows == 399
+
+
+def test_few_rows_and_rare_classes_are_noted(tmp_path):
+    few = guess(lines_of(tmp_path, "a,b,price", *[f"{i % 7}.5,{i % 5},{i * 3 + 0.5}" for i in range(20)]))
+    assert notes_of(few) == ["note: 20 rows are few: the gate will hardly be sure of anything, and say so"]
+    rare = lines_of(
+        tmp_path, "a,b,label", *[f"{i % 37}.5,{i % 11},{'rare' if i < 4 else 'xy'[i % 2]}" for i in range(400)]
+    )
+    (note,) = notes_of(guess(rare))
+    assert "a run would stop at these rows: 1 of 3 classes of 'label' have fewer than 10 rows" in note
+    assert "bring more rows, or merge or leave out rare classes: 'rare' (4)" in note
+    assert f"# {note.removeprefix('note: ')}" in app_file(rare, tmp_path / "app", guess(rare))
+
+
+@pytest.mark.parametrize("first", ["5.1,3.5,setosa", "5.1,5.1,setosa", "4.9,3,virginica"])
+def test_a_file_without_a_line_of_names_is_refused(tmp_path, first):
+    rows = [f"{i % 37}.5,{i % 11},{('setosa', 'virginica')[i % 2]}" for i in range(NUM)]
+    with pytest.raises(DataError, match="first line is a row like the others") as caught:
+        guess(lines_of(tmp_path, first, *rows))
+    assert (caught.value.where, caught.value.hint) == (
+        "mine.csv:1",
+        "put a line of names before it, such as: column1,column2,column3",
+    )
+
+
+def test_a_first_line_that_may_be_a_row_is_doubted(tmp_path):
+    rows = [f"{i % 37}.5,{i % 11},Name {i % 50},{i % 2}" for i in range(NUM)]
+    (note,) = notes_of(guess(lines_of(tmp_path, "7.5,3,Ann Miller,1", *rows)))
+    assert note.startswith("note: the first line may be a row and not names (7.5, 3, 1)")
+
+
+@pytest.mark.parametrize("head", ["country,2019,2020,y", "0,1,2,3", "a,b,c,y", "class,2021,2022,2023"])
+def test_names_that_count_up_are_names(tmp_path, head):
+    rows = [f"{'abc'[i % 3]},{i % 37}.5,{i % 11},{i % 2}" for i in range(NUM)]
+    assert notes_of(guess(lines_of(tmp_path, head, *rows))) == []
+
+
+def test_a_number_of_every_row_is_no_target_where_another_column_is(tmp_path):
+    found = guess(lines_of(tmp_path, "a,worth,row_id", *[f"{i % 37}.5,{i % 91},{i}" for i in range(NUM)]))
+    assert (found.target, found.ignore) == ("worth", ("row_id",))
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("Kredit Büro", "kredit-buro"),
+        ("Ærø—Ça va!", "r-ca-va"),
+        ("2024", "app-2024"),
+        ("信用", "app"),
+        ("a" * 99, "a" * 63),
+    ],
+)
+def test_an_application_is_named_after_its_folder(tmp_path, folder, name):
+    found = Guess("y", "regression", reasons=[])
+    spec = parse(app_file(tmp_path / "Other.csv", tmp_path / folder, found), Kinds(MODELS, CLAIMS)).spec
+    assert spec.name == app_name(folder) == name
+
+
+def test_a_file_that_is_not_there_is_named_by_its_whole_path(tmp_path):
+    with pytest.raises(DataError) as caught:
+        guess(tmp_path / "nope.csv")
+    assert caught.value.hint == f"looked for it at {tmp_path / 'nope.csv'}"

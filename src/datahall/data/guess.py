@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import polars as pl
 
 from datahall.core.errors import DataError
-from datahall.core.records import Task
+from datahall.core.records import Source, Task
+from datahall.data.formats.base import RawTable
+from datahall.data.header import doubt_header
 from datahall.data.kinds import Typed, convert, kind_of, text_of, trouble_with
-from datahall.data.read import read_source
-from datahall.data.table import MAX_CLASSES, MAX_GROUPS
-from datahall.spec.schema import FORMATS
+from datahall.data.read import check_file, read_source, stack
+from datahall.data.rehearse import rehearse_rows
+from datahall.data.table import (
+    MAX_CLASSES,
+    MAX_GROUPS,
+    columns_used,
+    find_breaches,
+    type_columns,
+    useless_features,
+)
+from datahall.spec.schema import FORMATS, DataSection
 
 MAX_ROWS = 10_000
+_FEW_ROWS = 200
+_WAY_ON = "turn dates into numbers (days since a fixed day), write numbers plainly (1234.5), or bring another column"
+_MAX_BAD_SHARE = 0.1  # of a column; with more of it the column is left out, with less the rows are
 _MAX_WHOLE_CLASSES = 20  # more different numbers than this are a quantity, not classes
 
 _TARGETS = [
@@ -87,33 +99,35 @@ _PERSON = re.compile(rf"(?:^|_)(?:{'|'.join(_PERSONS)})s?(?:_?(?:id|no|nr|num|nu
 _ID = re.compile(r"(?:^|_)(?:id|uuid|guid)$")
 
 
-_KEYS = ("task", "target", "subject", "sensitive", "ignore")
-_YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # YAML 1.1 reads these as other types
-
-
 @dataclass
 class Guess:
-    """What was guessed, and one sentence of why for each guess."""
+    """What was guessed, one sentence of why for each guess, and notes on what a run would stumble over."""
 
     target: str
     task: Task
     subject: str | None = None
     sensitive: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    on_broken: Literal["stop", "drop"] = "stop"
     reasons: list[str] = field(default_factory=list)
 
 
 def guess(path: Path) -> Guess:
     """Look at up to 10,000 rows, evenly spaced over the file, and return what an application file could say.
 
-    Raises DataError where the file cannot be read or has fewer than two columns.
+    The guess is then held against every row, as a run would do it: what no model can use is ignored, rows that would
+    stop the run are dropped by `on_broken`, and what remains wrong becomes a note.
+
+    Raises DataError where the file cannot be read, has no line of names, or holds nothing to learn from.
     """
-    suffix = path.suffix.lower()
-    table, _ = read_source(path, FORMATS.get(suffix, "csv"), path.name)
+    kind = FORMATS.get(path.suffix.lower(), "csv")
+    check_file(path, path.name)
+    doubt = doubt_header(path) if kind == "csv" else None
+    table, source = read_source(path, kind, path.name)
     frame = table.frame.gather_every(-(-table.frame.height // MAX_ROWS))
     if len(table.columns) < 2 or not frame.width:
         raise DataError("there is one column only", where=path.name, hint="a target and one feature are the least")
-    reasons: list[str] = []
+    reasons = [f"note: {doubt}"] if doubt else []
     subject = _subject(frame, reasons)
     sensitive = _sensitive(frame, subject, reasons)
     taken = {subject, *sensitive}
@@ -123,7 +137,57 @@ def guess(path: Path) -> Guess:
     ignore = _ignore(frame, typed, reasons)
     for name, error in table.refused.items():
         reasons.append(f"ignore: {name}, because {error.what}")
-    return Guess(target, task, subject, sensitive, (*ignore, *table.refused), reasons)
+    found = Guess(target, task, subject, sensitive, (*ignore, *table.refused), reasons=reasons)
+    _hold_against_rows(found, table, source)
+    return found
+
+
+def _hold_against_rows(found: Guess, table: RawTable, source: Source) -> None:
+    """Correct the guess by every row of the table. Raises DataError where nothing is left to learn from."""
+    section = _section(found, source.name)
+    raw = stack([table], [source], columns_used(section, table.columns))
+    typed = type_columns(raw, section, found.task)
+    features = set(section.features_of(tuple(raw.frame.columns)))
+    troubles = useless_features(raw, typed, section)
+    troubles |= _misfits({name: typed[name] for name in raw.frame.columns if name in features - set(troubles)})
+    for name, trouble in troubles.items():
+        found.reasons.append(f"ignore: {name}, because it {trouble.split(';')[0]}")
+    found.ignore += tuple(troubles)
+    if not features - set(troubles):
+        lines = [reason.removeprefix("ignore: ") for reason in found.reasons if reason.startswith("ignore: ")]
+        what = f"beside {found.target} no column is left that a model could learn from"
+        raise DataError(what, where=source.name, hint="\n  ".join([*lines, _WAY_ON]))
+    section = _section(found, source.name)
+    raw = stack([table], [source], columns_used(section, table.columns))
+    if breaches := find_breaches(type_columns(raw, section, found.task), section):
+        found.on_broken = "drop"
+        num_rows = len({int(row) for breach in breaches for row in breach.rows})
+        rules = ", ".join(f"{breach.column} {breach.rule} in {len(breach.rows):,}" for breach in breaches[:8])
+        found.reasons.append(
+            f"on_broken: drop, because a run would stop at {num_rows:,} of {source.num_rows:,} rows: {rules}"
+        )
+    try:
+        num_rows = rehearse_rows(raw, _section(found, source.name), found.task).num_rows
+    except DataError as error:
+        found.reasons.append(f"note: a run would stop at these rows: {error.what}; {' '.join(error.hint.split())}")
+        return
+    if num_rows < _FEW_ROWS:
+        found.reasons.append(f"note: {num_rows} rows are few: the gate will hardly be sure of anything, and say so")
+
+
+def _section(found: Guess, name: str) -> DataSection:
+    said: dict[str, Any] = {"sources": [{"path": name, "format": "csv"}], "target": found.target}
+    said |= {"subject": found.subject, "sensitive": found.sensitive, "ignore": found.ignore}
+    return DataSection.model_validate({**said, "on_broken": found.on_broken})
+
+
+def _misfits(typed: dict[str, Typed]) -> dict[str, str]:
+    """Return the columns of which so much does not fit that dropping those rows would cost more than the column."""
+    return {
+        name: f"has {len(column.bad):,} values that are no {column.kind}"
+        for name, column in typed.items()
+        if len(column.bad) > _MAX_BAD_SHARE * len(column.values)
+    }
 
 
 def _subject(frame: pl.DataFrame, reasons: list[str]) -> str | None:
@@ -172,9 +236,14 @@ def _target(frame: pl.DataFrame, typed: dict[str, Typed], reasons: list[str]) ->
                 reasons.append(f"target: {name}, because its name ends in '{wanted}'")
                 return name
     if not usable:
-        raise DataError("no column could be a target", where="target", hint="name it yourself in the application file")
-    reasons.append(f"target: {usable[-1]}, the last column that could be one (no name told more)")
-    return usable[-1]
+        raise DataError(
+            "no column could be a target",
+            where="target",
+            hint=f"a target is a number, or one of at most {MAX_CLASSES} classes; name it yourself in the application file",
+        )
+    plain = [name for name in usable if trouble_with(frame[name], typed[name], declared=False) is None] or usable
+    reasons.append(f"target: {plain[-1]}, the last column that could be one (no name told more)")
+    return plain[-1]
 
 
 def _can_be_target(column: Typed) -> bool:
@@ -222,49 +291,3 @@ def _parts(name: str) -> list[str]:
     """Return the words of a name and the name itself as the last: `applicant_sex` is about `sex`."""
     plain = _plain(name)
     return [*plain.split("_"), plain]
-
-
-def app_file(source: Path, folder: Path, guessed: Guess) -> str:
-    """Return the text of an application file in `folder` over the file `source` that says what was guessed, and why.
-
-    Both paths are absolute. The source is named relative to the folder where it lies below it or beside it.
-    """
-    why = {word: [reason for reason in guessed.reasons if reason.startswith(f"{word}:")] for word in _KEYS}
-    path = os.path.relpath(source, folder)
-    place = path if path.count("..") <= 1 else str(source)
-    suffix = source.suffix.lower()
-    origin = _quote(place) if suffix in FORMATS else f"{{path: {_quote(place)}, format: csv}}"
-    lines = [
-        "# Guessed from the names and values of the columns: read it before you trust it.",
-        "datahall: 1",
-        f"name: {_app_name(source.stem)}",
-        *_comments(why["task"]),
-        f"task: {guessed.task}",
-        "data:",
-        f"  sources: [{origin}]",
-        *_comments(why["target"], "  "),
-        f"  target: {_quote(guessed.target)}",
-    ]
-    if guessed.subject:
-        lines += [*_comments(why["subject"], "  "), f"  subject: {_quote(guessed.subject)}"]
-    for key, names in (("sensitive", guessed.sensitive), ("ignore", guessed.ignore)):
-        if names:
-            lines += [*_comments(why[key], "  "), f"  {key}: [{', '.join(map(_quote, names))}]"]
-    return "\n".join(lines) + "\n"
-
-
-def _comments(reasons: list[str], indent: str = "") -> list[str]:
-    return [f"{indent}# {' '.join(reason.partition(': ')[2].split())}" for reason in reasons]
-
-
-def _quote(text: str) -> str:
-    """Write text so that YAML reads it back as text, whatever it looks like; plain words stay plain."""
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", text) and text.lower() not in _YAML_WORDS:
-        return text
-    quoted = json.dumps(text, ensure_ascii=False)  # its escapes are YAML's, but for pairs of surrogates
-    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
-
-
-def _app_name(stem: str) -> str:
-    name = re.sub(r"[^a-z0-9_]+", "-", stem.lower()).strip("-_")[:63]
-    return name if name[:1].isalpha() else f"app-{name}".rstrip("-")[:63]

@@ -15,12 +15,11 @@ from datahall.core.records import Column, ColumnKind, Grant, Source
 from datahall.data.contract import DataRequest, DataResult
 from datahall.data.describe import statistics
 from datahall.data.frames import ROW, SUBJECT, to_parquet
+from datahall.data.parts import divide
 from datahall.data.read import RawRows, all_columns, read_source, stack
-from datahall.data.split import PARTS, Units, assign, order, pseudonyms, units_of_rows, units_of_subjects
+from datahall.data.split import PARTS, pseudonyms
 from datahall.data.table import Table, column_of, columns_used, make_table
 from datahall.spec.schema import DataSection
-
-_MIN_ROWS_FOR_SHARES = 200
 
 
 def run(request: DataRequest, blobs: BlobStore, report: Report) -> DataResult:
@@ -34,10 +33,7 @@ def run(request: DataRequest, blobs: BlobStore, report: Report) -> DataResult:
     report(Progress(done=0.5, total=1, message="checking the contract"))
     table = make_table(raw, section, request.task)
     report(Progress(done=0.7, total=1, message="dividing the rows"))
-    units = _units(table, section)
-    table, units = _sorted(table, units)
-    parts = assign(units, holdout=section.split.holdout, validation=section.split.validation)
-    _check_parts(table, units, parts, section, classes=request.task == "classification")
+    table, parts = divide(table, section, request.task)
     report(Progress(done=0.8, total=1, message="writing the snapshot"))
     frames = _frames(table, parts, section.split.seed)
     return _store(request, table, frames, raw.sources, blobs)
@@ -51,58 +47,6 @@ def _read(request: DataRequest, section: DataSection, report: Report) -> RawRows
         tables.append(table)
         sources.append(record)
     return stack(tables, sources, columns_used(section, all_columns(tables)))
-
-
-def _units(table: Table, section: DataSection) -> Units:
-    if table.subjects is not None:
-        return units_of_subjects(table.subjects, section.split.seed)
-    return units_of_rows(table.features, section.split.seed)
-
-
-def _sorted(table: Table, units: Units) -> tuple[Table, Units]:
-    """Put the rows into the order that does not depend on the files, so that equal rows make equal parts."""
-    content = table.features.rename({name: f"feature\x1f{name}" for name in table.features.columns})
-    groups = table.groups.rename({name: f"group\x1f{name}" for name in table.groups.columns})
-    everything = content.with_columns(table.target.alias("target"), *groups)
-    places = order(units, everything)
-    rows = pl.Series(places)
-    subjects = table.subjects.gather(rows) if table.subjects is not None else None
-    moved = Table(
-        table.features[places],
-        table.kinds,
-        table.target.gather(rows),
-        table.groups[places] if table.groups.width else table.groups,
-        subjects,
-        table.num_dropped,
-    )
-    return moved, Units(units.names[places])
-
-
-def _check_parts(table: Table, units: Units, parts: np.ndarray, section: DataSection, *, classes: bool) -> None:
-    sizes = units.sizes()
-    whose = "data subjects" if table.subjects is not None else "different rows"
-    split = section.split
-    asked = {"holdout": split.holdout, "validation": split.validation, "train": 1 - split.holdout - split.validation}
-    hint = "bring more rows, or change the shares or the seed in data.split"
-    for index, part in enumerate(PARTS):
-        chosen = parts == index
-        if not chosen.any():
-            raise DataError(f"no row falls into the {part} part", where="data.split", hint=hint)
-        if table.num_rows >= _MIN_ROWS_FOR_SHARES and not 0.5 < chosen.mean() / asked[part] < 2:
-            what = (
-                f"the {part} part gets {chosen.mean():.0%} of the rows instead of {asked[part]:.0%}: there are only "
-                f"{len(sizes):,} {whose}, the largest has {sizes.max():,} rows, and none may be on both sides"
-            )
-            apart = (
-                "" if table.subjects is not None else "; where each row is a case of its own, name its id as subject"
-            )
-            raise DataError(what, where="data.split", hint=hint + apart)
-        lacking = (
-            set(table.target.unique()) - set(table.target.filter(pl.Series(chosen)).unique()) if classes else set()
-        )
-        if lacking:
-            shown = ", ".join(f"'{label}'" for label in sorted(lacking)[:8])
-            raise DataError(f"the {part} part has no row of class {shown}", where="data.split", hint=hint)
 
 
 def _store(

@@ -16,6 +16,8 @@ MAX_CATEGORIES = 1_000
 _FEW = 30  # so many different texts are categories, however few the rows
 _EXACT = 2**53  # beyond this a float64 skips whole numbers
 _DATE = r"^\d{4}-\d{1,2}-\d{1,2}([T ].*)?$|^\d{1,2}[./]\d{1,2}[./]\d{2,4}$"
+_WRITTEN = r"^[-+]?(\p{Sc}\s?)?(\d{1,3}([,.' ]\d{3})+|\d+)([.,]\d+)?(\s?(\p{Sc}|%))?$"  # 1,234.50 or $12 or 3 %
+_SIGNS = r"[,.' %]|\p{Sc}"
 _ID_NAME = r"(?i)^(id|uuid|guid|index|idx|row|row_?(id|nr|no|num(ber)?)|key|pk|unnamed.*)$|_(id|uuid|guid|key)$"
 
 
@@ -93,9 +95,15 @@ def _category_trouble(values: pl.Series, *, declared: bool) -> str | None:
     num_distinct = values.n_unique()
     if not declared and values.head(200).str.contains(_DATE).all():
         return "holds dates; turn it into a number, such as days since a fixed day, or leave it out with ignore"
-    if num_distinct > MAX_CATEGORIES:
+    too_many = num_distinct > MAX_CATEGORIES
+    texts_of_their_own = not declared and num_distinct > _FEW and num_distinct * 2 > len(values)
+    head = values.head(200).str
+    if (too_many or texts_of_their_own) and head.contains(_WRITTEN).all() and head.contains(_SIGNS).any():
+        what = "holds numbers written for people, with separators or signs"
+        return f"{what}; write them plainly, such as 1234.5, or leave it out with ignore"
+    if too_many:
         return f"has {num_distinct:,} different texts; group them, or leave it out with ignore"
-    if not declared and num_distinct > _FEW and num_distinct * 2 > len(values):
+    if texts_of_their_own:
         what = "almost every row has a text of its own" if num_distinct < len(values) else "each row has its own text"
         return f"looks like free text or a name ({what}); leave it out with ignore, or declare kind: category"
     return None

@@ -96,7 +96,7 @@ def check_file(path: Path, name: str) -> None:
         status = path.stat()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        hint = "paths are relative to the application file"
+        hint = f"looked for it at {path.absolute()}"
         raise DataError(f"the file cannot be opened: {reason}", where=name, hint=hint) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"

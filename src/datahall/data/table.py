@@ -53,9 +53,9 @@ def make_table(raw: RawRows, section: DataSection, task: Task) -> Table:
     Raises DataError that lists every column that no model can use, or shows the rows that break the contract.
     """
     features = section.features_of(tuple(raw.frame.columns))
-    typed = {name: _typed(raw.frame[name], name, section, task) for name in raw.frame.columns}
+    typed = type_columns(raw, section, task)
     _refuse_useless(raw, typed, features, section)
-    breaches = _breaches(typed, section)
+    breaches = find_breaches(typed, section)
     if breaches and section.on_broken == "stop":
         raise contract_error(breaches, raw)
     keep = np.ones(raw.frame.height, dtype=bool)
@@ -76,6 +76,31 @@ def make_table(raw: RawRows, section: DataSection, task: Task) -> Table:
     _check_target(table, task)
     _check_groups(table)
     return table
+
+
+def type_columns(raw: RawRows, section: DataSection, task: Task) -> dict[str, Typed]:
+    """Return every column that was read in its final type."""
+    return {name: _typed(raw.frame[name], name, section, task) for name in raw.frame.columns}
+
+
+def find_breaches(typed: dict[str, Typed], section: DataSection) -> list[Breach]:
+    """Return what breaks the contract; target and subject may never be missing."""
+    needed = {section.target, section.subject}
+    return [
+        breach
+        for name, column in typed.items()
+        for breach in breaches_of(name, column, _contract(section, name), required=name in needed)
+    ]
+
+
+def useless_features(raw: RawRows, typed: dict[str, Typed], section: DataSection) -> dict[str, str]:
+    """Return the features that no model can use: why, and after a semicolon what to do about it."""
+    troubles = {}
+    for name in section.features_of(tuple(raw.frame.columns)):
+        declared = _contract(section, name).kind is not None
+        if trouble := trouble_with(raw.frame[name], typed[name], declared=declared):
+            troubles[name] = trouble
+    return troubles
 
 
 def column_of(name: str, kind: ColumnKind, everywhere: pl.Series, seen: pl.Series) -> Column:
@@ -109,21 +134,8 @@ def _contract(section: DataSection, name: str) -> ColumnContract:
     return section.columns.get(name) or ColumnContract()
 
 
-def _breaches(typed: dict[str, Typed], section: DataSection) -> list[Breach]:
-    needed = {section.target, section.subject}
-    return [
-        breach
-        for name, column in typed.items()
-        for breach in breaches_of(name, column, _contract(section, name), required=name in needed)
-    ]
-
-
 def _refuse_useless(raw: RawRows, typed: dict[str, Typed], features: Sequence[str], section: DataSection) -> None:
-    troubles = []
-    for name in features:
-        declared = _contract(section, name).kind is not None
-        if trouble := trouble_with(raw.frame[name], typed[name], declared=declared):
-            troubles.append(f"column '{name}' {trouble}")
+    troubles = [f"column '{name}' {trouble}" for name, trouble in useless_features(raw, typed, section).items()]
     for name, contract in section.columns.items():
         if (contract.min is not None or contract.max is not None) and typed[name].kind != "number":
             troubles.append(f"column '{name}' holds no numbers, so min and max cannot be checked")

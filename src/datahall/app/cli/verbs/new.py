@@ -9,8 +9,9 @@ import typer
 
 from datahall.app.cli.show import AsJson, print_json
 from datahall.core.errors import UserError
+from datahall.data.draft import app_file, app_name
 from datahall.data.examples import EXAMPLES
-from datahall.data.guess import app_file, guess
+from datahall.data.guess import guess
 
 command = typer.Typer()
 
@@ -52,7 +53,9 @@ def _from_template(name: str, folder: Path) -> tuple[Path, list[str]]:
 
 def _from_file(source: Path, folder: Path) -> tuple[Path, list[str]]:
     guessed = guess(source)
+    place = folder.resolve()
+    named = f"name: {app_name(place.name)}, after the folder '{place.name}'; it becomes part of the address"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "app.yaml"
-    file.write_text(app_file(source.resolve(), folder.resolve(), guessed), encoding="utf-8")
-    return file, guessed.reasons
+    file.write_text(app_file(source.resolve(), place, guessed), encoding="utf-8")
+    return file, [named, *guessed.reasons]
