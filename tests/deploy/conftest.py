@@ -181,7 +181,7 @@ class House(Vandal):
         self.db = self.paths.db
         self.clock = AutoClock()
         self.keys = KeyRing.open(self.paths.keys, create=True)
-        self.catalogue = SqliteCatalogue(self.paths.db, self.clock)
+        self.catalogue = SqliteCatalogue(self.paths.db, self.clock, entry_key=self.keys.entry_key)
         self.sequencer = Sequencer(self.catalogue, self.keys.signer, origin_of(self.keys.signer), self.clock)
         launcher = LocalLauncher(self.paths.logs, self.paths.work)
         self.hall = wiring._wire(self.paths, self.clock, self.keys, self.catalogue, self.sequencer, launcher, launcher)

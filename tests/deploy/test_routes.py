@@ -130,7 +130,7 @@ def elsewhere(table):
 
 def test_a_forged_table_is_not_published_by_a_control_that_starts(followed):
     house, table, _ = followed
-    house.forge(elsewhere(table))
+    house.forge(elsewhere(table), vouched=True)
     assert house.catalogue.get(RouteTable, TABLE_ID) == elsewhere(table)
     published = []
     reconciler = house.reconciler(published)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -35,8 +36,11 @@ class Vandal:
         body = canonical_json(record).decode()
         self.sql(f"INSERT INTO record_{record.KIND} (id, seq, body) VALUES (?, ?, ?)", record.id, seq, body)  # noqa: S608  (as above)
 
-    def forge(self, *records: Record, seq: int | None = None) -> int:
-        """Write records together with an entry that says so, as if an act had; return its number."""
+    def forge(self, *records: Record, seq: int | None = None, vouched: bool = False) -> int:
+        """Write records together with an entry that says so, as if an act had; return its number.
+
+        With `vouched` the vandal has the hall's entry key too: what comes after that key must hold without it.
+        """
         (num,) = self._one("SELECT max(seq) + 1 FROM entries")
         seq = num if seq is None else seq
         touched = [{"kind": r.KIND, "id": r.id, "digest": digest_of(r)} for r in records]
@@ -56,6 +60,9 @@ class Vandal:
             None,
             canonical_json(entry),
         )
+        if vouched:
+            mac = hmac.digest(self.keys.entry_key, seq.to_bytes(8, "big") + canonical_json(entry), "sha256")
+            self.sql("INSERT INTO vouchers (seq, mac) VALUES (?, ?)", seq, mac)
         for record in records:
             self.sql(f"DELETE FROM record_{record.KIND} WHERE id = ?", record.id)  # noqa: S608  (as above)
             self.insert(record, seq)

@@ -62,7 +62,7 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
     paths.create()
     with HallLock(paths.lock):
         keys = KeyRing.open(paths.keys, create=True)
-        catalogue = SqliteCatalogue(paths.db, clock)
+        catalogue = SqliteCatalogue(paths.db, clock, entry_key=keys.entry_key)
         sequencer = Sequencer(
             catalogue,
             keys.signer,

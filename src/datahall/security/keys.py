@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import os
 import secrets
 import stat
@@ -77,6 +78,11 @@ class KeyRing:
     def owner_key_hash(self) -> str:
         """The SHA-256 of the owner's API key, as an ApiKey record keeps it."""
         return hash_key(self.owner_key)
+
+    @property
+    def entry_key(self) -> bytes:
+        """The key that shows which ledger entries the hall itself wrote, derived from the answer key; 32 bytes."""
+        return hmac.digest(self.answer_key, b"datahall ledger entry\0", "sha256")
 
     def wrap(self, data_key: bytes, *, team: str, object: str) -> bytes:
         """Return the data key of one object under the newest master key: format, key id, nonce, ciphertext.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, tup
 from sqlalchemy import delete as delete_from
 
 from datahall.backends.db.engines import open_engines, said_plainly
-from datahall.backends.db.tables import RECORD_TABLES, checkpoints, entries, nodes, touched
+from datahall.backends.db.tables import RECORD_TABLES, checkpoints, entries, nodes, touched, vouchers
 from datahall.core.canonical import digest_bytes
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
 from datahall.core.ports import Clock
@@ -30,9 +31,11 @@ class SqliteCatalogue:
     Ownership: hold the hall's HallLock first; a second process that writes waits 5 s and is then refused.
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, *, entry_key: bytes = b"") -> None:
+        """Open the file. `entry_key` authenticates entries until the tree holds them: only who has it can add any."""
         self.path = path
         self._clock = clock
+        self._entry_key = entry_key
         self._turn = threading.Lock()
         self._writer, self._readers = open_engines(path)
 
@@ -97,6 +100,7 @@ class SqliteCatalogue:
             )
             body = entry_body(entry)
             connection.execute(insert(entries).values(seq=seq, kind=act.kind, app=act.app, body=body))
+            connection.execute(insert(vouchers).values(seq=seq, mac=self._mac(seq, body)))
             if marks:
                 rows = [{"kind": mark.kind, "id": mark.id, "seq": seq} for mark in marks]
                 connection.execute(insert(touched), rows)
@@ -114,9 +118,28 @@ class SqliteCatalogue:
     # LedgerStore
 
     def pending(self, limit: int) -> list[tuple[int, bytes]]:
-        """Return `(seq, canonical bytes)` of at most `limit` entries that are not in the tree, in order."""
+        """Return `(seq, canonical bytes)` of at most `limit` entries that are not in the tree, in order.
+
+        Raises IntegrityError where one of them was written by somebody without the hall's key: it is never signed.
+        """
         size = select(func.coalesce(func.max(checkpoints.c.size), 0)).scalar_subquery()
-        return self._bodies(entries.c.seq >= size, limit=limit)
+        query = (
+            select(entries.c.seq, entries.c.body, vouchers.c.mac)
+            .outerjoin(vouchers, vouchers.c.seq == entries.c.seq)
+            .where(entries.c.seq >= size)
+            .order_by(entries.c.seq)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            if not hmac.compare_digest(row.mac or b"", self._mac(row.seq, row.body)):
+                raise IntegrityError(
+                    f"entry {row.seq} was not written by this hall",
+                    where=str(self.path),
+                    hint="somebody else wrote into the file: see what with datahall verify, then restore a backup",
+                )
+        return [(row.seq, row.body) for row in rows]
 
     def leaf_bytes(self, start: int, stop: int) -> list[bytes]:
         """Return the canonical bytes of the integrated entries with start <= seq < stop.
@@ -154,6 +177,7 @@ class SqliteCatalogue:
         ]
         with self._writing() as connection:
             _write_tree(connection, rows, checkpoint)
+            connection.execute(delete_from(vouchers).where(vouchers.c.seq < checkpoint.size))
 
     def checkpoint(self) -> Checkpoint | None:
         """Return the newest checkpoint, None before the first."""
@@ -173,8 +197,11 @@ class SqliteCatalogue:
         with said_plainly(self.path), self._turn, self._writer.begin() as connection:
             yield connection
 
-    def _bodies(self, *where: ColumnElement[bool], limit: int | None = None) -> list[tuple[int, bytes]]:
-        query = select(entries.c.seq, entries.c.body).where(*where).order_by(entries.c.seq).limit(limit)
+    def _mac(self, seq: int, body: bytes) -> bytes:
+        return hmac.digest(self._entry_key, seq.to_bytes(8, "big") + body, "sha256")
+
+    def _bodies(self, *where: ColumnElement[bool]) -> list[tuple[int, bytes]]:
+        query = select(entries.c.seq, entries.c.body).where(*where).order_by(entries.c.seq)
         with self._reading() as connection:
             return [(row.seq, row.body) for row in connection.execute(query)]
 

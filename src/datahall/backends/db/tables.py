@@ -21,6 +21,15 @@ entries = Table(
 )
 """One row an act; `body` is the leaf of the Merkle tree."""
 
+vouchers = Table(
+    "vouchers",
+    METADATA,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("mac", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+"""Shows of each entry that is not in the tree yet that the hall itself wrote it; the signed tree shows it from then on."""
+
 touched = Table(
     "touched",
     METADATA,
