@@ -55,9 +55,60 @@ def test_on_the_bound_no_number_of_rows_is_named(case):
     assert "no number of rows" in finding.reason
 
 
-@pytest.mark.parametrize(("kind", "unit"), [("latency", "requests"), ("stability", "seeds"), ("fairness", "rows")])
-def test_what_is_missing_is_named_by_its_unit(case, kind, unit):
-    assert f" {unit} would settle it" in case.judge(case.claim(kind), case.figure(0.85, 0.99, estimate=0.97)).reason
+@pytest.mark.parametrize(
+    ("kind", "metric", "unit"),
+    [
+        ("latency", "latency_ms_p95", "requests"),
+        ("stability", "sd", "seeds"),
+        ("stability", "churn", "rows"),
+        ("stability", "worst_seed", "rows"),
+        ("fairness", "accuracy_difference", "rows"),
+    ],
+)
+def test_what_is_missing_is_named_by_its_unit(case, kind, metric, unit):
+    claim = case.claim(kind, metric=metric)
+    assert f" {unit} would settle it" in case.judge(claim, case.figure(0.85, 0.99, estimate=0.97)).reason
+
+
+BASELINE = " than the baseline (always the commonest class)"
+
+
+@pytest.mark.parametrize(
+    ("bound", "lower", "upper", "reason"),
+    [
+        (0.2, 0.3469, 0.5, f"f1 is better by at least 0.3469{BASELINE}, better by more than 0.2 is demanded"),
+        (0.2, 0.05, 0.15, f"f1 is better by at most 0.15{BASELINE}, better by more than 0.2 is demanded"),
+        (0.0, -0.2, -0.1, f"f1 is worse by at least 0.1{BASELINE}, better by more than 0 is demanded"),
+        (-0.05, -0.02, 0.1, f"f1 is worse by at most 0.02{BASELINE}, worse by less than 0.05 is demanded"),
+        (0.0, -0.2, 0.4, f"f1 is better by 0.1{BASELINE}, proven is only worse by at most 0.2, better by more than 0 "),
+    ],
+)
+def test_an_improvement_is_told_as_a_difference(case, bound, lower, upper, reason):
+    claim = case.claim("improvement", metric="f1", bound=bound)
+    assert case.judge(claim, case.figure(lower, upper, estimate=(lower + upper) / 2)).reason.startswith(reason)
+
+
+def test_an_improvement_names_what_it_is_better_than(case):
+    values = case.claim("improvement", metric="mae", bound=0.0)
+    assert "than the baseline (always the mean)" in case.judge(values, case.figure(1.0, 2.0)).reason
+    champion = "c" * 64
+    exhibit = case.exhibit(case.measurement(values, case.figure(1.0, 2.0), champion=champion))
+    said = case.ask(case.view([values], [exhibit], champion=champion)).findings[0].reason
+    assert said.startswith("mae is better by at least 1 than the champion (bundle cccccccccccc), ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "name"),
+    [
+        ("fairness", {"column": "sex"}, "m between the groups of sex"),
+        ("stability", {"of": "r2"}, "m of r2"),
+        ("stability", {}, "m"),
+        ("accuracy", {"of": "r2", "column": "sex"}, "m"),
+    ],
+)
+def test_a_figure_is_named_by_what_it_is_of(case, kind, settings, name):
+    claim = case.claim(kind, metric="m", settings=settings, direction="at_most")
+    assert case.judge(claim, case.figure(0.1, 0.2)).reason == f"{name} is at most 0.2, at most 0.9 is demanded"
 
 
 def bad_exhibits(case):
@@ -323,11 +374,14 @@ class TestLooks:
         assert {finding.outcome for finding in outcomes[num_passed:]} == {"insufficient"}
         assert "looked at 100 times; refresh it" in outcomes[-1].reason
 
-    def test_a_bound_beyond_its_resolution_asks_for_a_fresh_holdout(self, case):
+    def test_only_looks_ask_for_a_fresh_holdout(self, case):
+        latency = case.claim("latency", metric="latency_ms_p99", direction="at_most")
         for look in (2, 3):
-            finding = case.judge(case.claim(), case.figure(None, None), look=look)
-            assert (finding.outcome, f"looked at {look} times; refresh it" in finding.reason) == ("insufficient", True)
-        assert "refresh" not in case.judge(case.claim(), case.figure(None, None)).reason
+            finding = case.judge(latency, case.figure(None, None), look=look)
+            assert finding.outcome == "insufficient"
+            assert f"looked at {look} times: ask for more `requests`, or refresh it" in finding.reason
+            assert "refresh" not in case.judge(case.claim(), case.figure(None, None), look=look).reason
+        assert "refresh" not in case.judge(latency, case.figure(None, None)).reason
 
     def test_all_looks_together_spend_no_more_than_they_may(self):
         for confidence in (0.9, 0.95, 0.99):

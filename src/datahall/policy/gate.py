@@ -9,6 +9,7 @@ import msgspec
 
 from datahall.core.canonical import digest_of
 from datahall.core.records import Claim, Exhibit, Figure, Finding, Holdout, Measurement, Outcome, Policy
+from datahall.policy.words import amount, demands, says, unit_of
 from datahall.stats.multiple import holm, spend
 from datahall.stats.sample_size import rows_to_settle
 
@@ -18,7 +19,6 @@ SMALLEST_ALPHA: Final = 1e-4
 """A look that may spend less than this proves nothing: no method here is trusted that far into a tail."""
 
 _NS_PER_DAY: Final = 86_400 * 10**9
-_UNITS: Final = {"latency": "requests", "stability": "seeds"}
 _SIGNATURES: Final[dict[str, str]] = {
     "bad": "its signature does not hold",
     "missing": "it is not signed",
@@ -175,32 +175,41 @@ def _compare(evidence: str, figure: Figure, measured: Measurement, claim: Claim)
     if claim.direction == "at_most":
         proving, refuting, sign = figure.upper, figure.lower, -1.0
     words = {"at_least": ("at least", "at most"), "at_most": ("at most", "at least")}[claim.direction]
-    demanded = f"{words[0]} {_number(claim.bound)} is demanded"
+    demanded = demands(claim)
     if refuting is not None and sign * refuting < sign * claim.bound:
-        reason = f"{claim.metric} is {words[1]} {_number(refuting)}, {demanded}"
+        reason = f"{says(claim, measured, refuting, words[1])}, {demanded}"
         return Finding(claim=claim.name, outcome="fail", reason=reason, evidence=evidence, value=refuting)
     if proving is None:
-        reason = f"{figure.num} {_UNITS.get(claim.kind, 'rows')} cannot bound {claim.metric} at this confidence"
-        if measured.look > 1:
-            reason += f"; the holdout has been looked at {measured.look} times; refresh it"
-        return _insufficient(claim, reason, evidence, num_needed=figure.num_needed)
+        return _insufficient(claim, _unbounded(figure, measured, claim), evidence, num_needed=figure.num_needed)
     # "Better" means better: a copy of the champion has a difference of exactly nothing and must not replace it.
     strict = claim.kind == "improvement"
     proven = sign * proving > sign * claim.bound or (not strict and proving == claim.bound)
     if proven or _holm_proves(figure, measured, claim, sign):
-        reason = f"{claim.metric} is {words[0]} {_number(proving)}, {demanded}"
+        reason = f"{says(claim, measured, proving, words[0])}, {demanded}"
         if not proven:
             reason = f"{claim.metric} meets its bound (p = {figure.p_value:.2g} after Holm), {demanded}"
         return Finding(claim=claim.name, outcome="pass", reason=reason, evidence=evidence, value=proving)
-    return _straddles(evidence, figure, claim, proving, words[0], demanded)
+    return _straddles(evidence, figure, measured, claim, proving, words[0])
 
 
-def _straddles(evidence: str, figure: Figure, claim: Claim, proving: float, side: str, demanded: str) -> Finding:
+def _unbounded(figure: Figure, measured: Measurement, claim: Claim) -> str:
+    reason = f"{figure.num} {unit_of(claim.kind, claim.metric)} cannot bound {claim.metric} at this confidence"
+    if claim.kind == "latency" and measured.look > 1:
+        # Only the quantile of a fixed number of requests can be bounded at one look and no longer at the next.
+        looks = f"the holdout has been looked at {measured.look} times"
+        reason += f"; {looks}: ask for more `requests`, or refresh it"
+    return reason
+
+
+def _straddles(
+    evidence: str, figure: Figure, measured: Measurement, claim: Claim, proving: float, side: str
+) -> Finding:
     needed = figure.num_needed or rows_to_settle(
         estimate=figure.estimate, lower=figure.lower, upper=figure.upper, bound=claim.bound, num=figure.num
     )
-    reason = f"{claim.metric} is {_number(figure.estimate)}, proven is only {side} {_number(proving)}, {demanded}"
-    unit = _UNITS.get(claim.kind, "rows")
+    said, proven = says(claim, measured, figure.estimate), amount(claim, proving, side)
+    reason = f"{said}, proven is only {proven}, {demands(claim)}"
+    unit = unit_of(claim.kind, claim.metric)
     if needed is not None:
         reason += f"; about {needed:,} {unit} would settle it ({figure.num:,} were there)"
     else:
@@ -235,7 +244,3 @@ def _insufficient(
         value=value,
         num_needed=num_needed,
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
