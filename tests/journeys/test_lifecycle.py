@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datahall.core.records import Deployment, Holdout, Version
+from datahall.core.records import Deployment, Holdout, Verdict, Version
 
 STEPS = ["data", "train/plain", "export/plain", "evaluate", "gate", "register", "deploy"]
 PROVEN = ["data", "train/plain", "export/plain"]
@@ -45,6 +45,23 @@ def test_a_changed_bound_is_measured_anew_without_training(rested):
     assert not any("train" in name for name in again.ran)
     assert rested.kinds().count("step.started") == num_started + len(again.ran)
     assert again.ended["champion"] == "flowers@1.0.0"
+
+
+def test_the_version_that_answers_is_held_to_new_claims_too(rested):
+    rested.write(bound=0.999)
+    sharper = rested.events("app/app.yaml", "--no-serve", expect=3)
+    assert (sharper.ended["outcome"], sharper.ended["champion"]) == ("refused", "flowers@1.0.0")
+    assert sharper.reused == PROVEN
+    with rested.catalogue() as catalogue:
+        assert [d.version for d in catalogue.find(Deployment, state="live")] == ["flowers@1.0.0"]
+        before, after = catalogue.find(Verdict)
+        assert (before.outcome, after.outcome == "pass") == ("pass", False)
+    rested.write(bound=0.81)
+    milder = rested.events("app/app.yaml", "--no-serve")
+    assert (milder.ended["outcome"], milder.ended["version"]) == ("unchanged", "flowers@1.0.0")
+    with rested.catalogue() as catalogue:
+        assert len(catalogue.find(Version)) == 1, "proven anew, it stays what it is"
+        assert [holdout.num_looks for holdout in catalogue.find(Holdout)] == [3], "each look was counted"
 
 
 def test_another_number_of_replicas_only_deploys(rested):

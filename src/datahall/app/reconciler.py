@@ -31,8 +31,9 @@ from datahall.deploy.table import TABLE_ID, next_table, routed_by
 from datahall.policy import rollout
 from datahall.security.access import key_grants
 
-BUSY_S, IDLE_S = 0.1, 0.5
-"""How long until the next round: after one that changed something, and after one that found nothing to do."""
+BUSY_S, IDLE_S, FAILING_S = 0.1, 0.5, 5.0
+"""How long until the next round: after one that changed something, after one that found nothing to do, and at most
+where one after another fails."""
 Publish = Callable[[RouteTable], None]
 """Makes gateways see a table."""
 Acknowledged = Callable[[], int]
@@ -59,6 +60,7 @@ class Reconciler:
         self._replicas, self._launcher, self._clock = replicas, launcher, clock
         self._publish, self._acknowledged, self._decisions = publish, acknowledged, decisions
         self._processes: dict[str, Process] = {}
+        self._greeted: set[str] = set()
         self._published = False
         self._state: rollout.RolloutState = {}
         self._lock = threading.Lock()
@@ -97,6 +99,7 @@ class Reconciler:
     def tick(self) -> bool:
         """Do one round: load what is, ask the policy, apply what it says. Return whether there was anything to do."""
         with self._lock:
+            self._greet()
             ended = self._reap()
             events: list[rollout.ReplicaEnded | rollout.Tick] = [
                 rollout.ReplicaEnded(deployment=lost) for lost in ended
@@ -130,8 +133,9 @@ class Reconciler:
         while not self._ending.is_set():
             try:
                 wait_s = BUSY_S if self.tick() else IDLE_S
-            except DatahallError as error:
-                self._problems["routes"] = error.what
+            except (DatahallError, OSError) as error:  # a full disk, say: this thread must be there when it has room
+                self._problems["routes"] = error.what if isinstance(error, DatahallError) else str(error)
+                wait_s = min(2 * max(wait_s, IDLE_S), FAILING_S)
             else:
                 self._problems.pop("routes", None)
             self._news.wait(wait_s)
@@ -198,7 +202,17 @@ class Reconciler:
     def _start(self, deployment: Deployment) -> None:
         replica_id = new_id("rep", self._clock)
         process = self._replicas.start(replica_id, self._catalogue.get(Bundle, deployment.bundle), deployment.team)
+        try:
+            self._write_down(replica_id, deployment, process)
+        except (DatahallError, OSError):
+            # Nobody would ever count, stop or adopt what is not written down, and the next round would start another.
+            process.stop(grace_seconds=0)
+            self._replicas.forget(replica_id)
+            raise
         self._processes[replica_id] = process
+        threading.Thread(target=self._await_ready, args=(replica_id, deployment.id, process), daemon=True).start()
+
+    def _write_down(self, replica_id: str, deployment: Deployment, process: Process) -> None:
         replica = Replica(
             id=replica_id,
             deployment=deployment.id,
@@ -212,7 +226,6 @@ class Reconciler:
             started_at_ns=self._clock.now_ns(),
         )
         self._act("replica.started", {"replica": replica_id}, Change(new=replica), app=deployment.app)
-        threading.Thread(target=self._await_ready, args=(replica_id, deployment.id, process), daemon=True).start()
 
     def _await_ready(self, replica_id: str, deployment: str, process: Process) -> None:
         try:
@@ -222,8 +235,15 @@ class Reconciler:
         else:
             self._problems.pop(deployment, None)
             with self._lock:
-                self._mark(replica_id, "ready")
+                self._greeted.add(replica_id)
         self._news.set()
+
+    def _greet(self) -> None:
+        """Mark the replicas that have said that they answer; one that is to stop by now is left to it."""
+        for replica_id in sorted(self._greeted):
+            if self._catalogue.get(Replica, replica_id).state == "starting":
+                self._mark(replica_id, "ready")
+            self._greeted.discard(replica_id)
 
     def _drain(self, replica_id: str) -> None:
         process = self._processes.get(replica_id)
@@ -236,12 +256,13 @@ class Reconciler:
         for replica_id, process in list(self._processes.items()):
             if process.poll() is None:
                 continue
-            del self._processes[replica_id]
             replica = self._catalogue.get(Replica, replica_id)
+            self._mark(replica_id, "gone")
+            # Only now: where that cannot be written, the next round must find the process again.
+            del self._processes[replica_id]
+            self._replicas.forget(replica_id)
             if replica.state != "draining":
                 lost.append(replica.deployment)
-            self._mark(replica_id, "gone")
-            self._replicas.forget(replica_id)
         return lost
 
     def _mark(self, replica_id: str, state: str) -> None:

@@ -82,7 +82,7 @@ def _seal(control: Control, ending: threading.Event, problems: list[str]) -> Non
     while not ending.wait(SEAL_SECONDS):
         try:
             control.seal()
-        except DatahallError as error:
-            problems[:] = [f"answer log: {error.what}"]
+        except (DatahallError, OSError) as error:  # this thread must be there when the disk has room again
+            problems[:] = [f"answer log: {error.what if isinstance(error, DatahallError) else error}"]
         else:
             problems.clear()

@@ -1,0 +1,218 @@
+"""The reconciler where the world fails it: a catalogue that cannot be written, processes that die at once."""
+
+import os
+
+import pytest
+
+from datahall.app.decisions import DecisionLog
+from datahall.app.reconciler import Reconciler
+from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.core.errors import UnavailableError
+from datahall.core.jobs import Message, Progress
+from datahall.core.records import Act, Bundle, BundleManifest, Change, Column, Deployment, Replica, RouteTable
+from datahall.deploy.table import TABLE_ID
+from datahall.testing.clock import AutoClock
+
+MANIFEST = BundleManifest(
+    app="flowers",
+    task="classification",
+    engine="sklearn",
+    engine_settings={},
+    features=(Column(name="petal", kind="number"),),
+    target=Column(name="kind", kind="category", categories=("rose", "tulip")),
+    threshold=None,
+    environment="e" * 64,
+    files={},
+)
+BUNDLE = Bundle(id="b" * 64, app="flowers", manifest=MANIFEST, artifact="a" * 64, equivalence={})
+
+
+class Process:
+    """A process that says it answers, and ends when told; its pid is our own, which is surely alive."""
+
+    pid = os.getpid()
+    isolation = "none"
+
+    def __init__(self):
+        self.status = None
+
+    def messages(self):
+        yield Message(progress=Progress(done=1, total=1))
+
+    def poll(self):
+        return self.status
+
+    def stop(self, grace_seconds=10.0):
+        self.status = self.status if self.status is not None else -15
+        return self.status
+
+
+class Replicas:
+    """Starts what is asked for and remembers it."""
+
+    def __init__(self):
+        self.started = []
+
+    def address(self, replica_id):
+        return f"/nowhere/{replica_id}"
+
+    def start(self, replica_id, bundle, team):
+        self.started.append(Process())
+        return self.started[-1]
+
+    def forget(self, replica_id):
+        return None
+
+
+class Launcher:
+    """Finds nothing to adopt."""
+
+    def adopt(self, pid, started_at):
+        return None
+
+
+class Admission:
+    """Lets every deployment serve: admission itself is tested elsewhere."""
+
+    def serve(self, deployment):
+        return BUNDLE
+
+
+class Full(SqliteCatalogue):
+    """A catalogue on a disk that can be full."""
+
+    full = False
+
+    def act(self, act):
+        if self.full:
+            raise UnavailableError("the disk is full")
+        return super().act(act)
+
+
+class World:
+    def __init__(self, folder):
+        self.clock = AutoClock()
+        self.catalogue = Full(folder / "hall.db", self.clock)
+        self.replicas = Replicas()
+        self.published = []
+        deployment = Deployment(
+            id="dep_1",
+            app="flowers",
+            team="main",
+            version="flowers@1.0.0",
+            bundle=BUNDLE.id,
+            verdict="v",
+            state="live",
+            num_replicas=1,
+            protocols=("predict",),
+            drain_seconds=1.0,
+            opened_at_ns=1,
+        )
+        changes = (Change(new=BUNDLE), Change(new=deployment))
+        self.catalogue.act(Act(kind="deployment.opened", actor="test", app="flowers", body={}, changes=changes))
+        self.reconciler = Reconciler(
+            self.catalogue,
+            Admission(),
+            self.replicas,
+            Launcher(),
+            self.clock,
+            publish=self.published.append,
+            acknowledged=lambda: self.published[-1].revision if self.published else 0,
+            decisions=DecisionLog(folder / "decisions.jsonl"),
+        )
+
+    @property
+    def running(self):
+        return [process for process in self.replicas.started if process.poll() is None]
+
+    def states(self):
+        return [replica.state for replica in self.catalogue.find(Replica)]
+
+    def settle(self):
+        """Do rounds until one finds nothing to do; a thread that waits for readiness may need a glance."""
+        for _ in range(200):
+            if not self.reconciler.tick() and "starting" not in self.states():
+                return
+            self.clock.advance(1.0)
+            self.reconciler._news.wait(0.02)
+        raise AssertionError("it never comes to rest")
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(tmp_path)
+    yield made
+    made.catalogue.full = False
+    made.reconciler.stop()
+    made.catalogue.close()
+
+
+def test_a_live_deployment_gets_its_replica_and_its_route(world):
+    world.settle()
+    assert (world.states(), len(world.running)) == (["ready"], 1)
+    (route,) = world.catalogue.get(RouteTable, TABLE_ID).routes
+    assert (route.app, len(route.replicas)) == ("flowers", 1)
+    assert world.published[-1].routes == (route,)
+
+
+def test_a_full_disk_leaves_no_replica_that_nobody_counts(world):
+    world.catalogue.full = True
+    for _ in range(5):
+        with pytest.raises(UnavailableError):
+            world.reconciler.tick()
+        assert world.running == []
+    world.catalogue.full = False
+    world.settle()
+    assert (world.states(), len(world.running)) == (["ready"], 1)
+
+
+def test_a_death_on_a_full_disk_is_mended_once_there_is_room(world):
+    world.settle()
+    world.running[0].status = -9
+    world.catalogue.full = True
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            world.reconciler.tick()
+    assert world.states() == ["ready"], "what could not be written is not lost from sight"
+    world.catalogue.full = False
+    world.settle()
+    assert (sorted(world.states()), len(world.running)) == (["gone", "ready"], 1)
+
+
+def test_a_readiness_that_could_not_be_written_is_written_later(world):
+    world.reconciler.tick()
+    assert world.reconciler._news.wait(10)
+    world.catalogue.full = True
+    with pytest.raises(UnavailableError):
+        world.reconciler.tick()
+    world.catalogue.full = False
+    world.settle()
+    assert (world.states(), len(world.running)) == (["ready"], 1)
+
+
+def test_a_replica_that_is_to_stop_does_not_become_ready_again(world):
+    world.reconciler.tick()
+    assert world.reconciler._news.wait(10)
+    (replica,) = world.catalogue.find(Replica)
+    world.reconciler._mark(replica.id, "draining")
+    world.reconciler._greet()
+    assert world.states() == ["draining"]
+
+
+def test_its_thread_survives_what_a_full_disk_raises(world, tmp_path):
+    log = tmp_path / "decisions.jsonl"
+    log.mkdir()  # opening it now raises an OSError, as writing to a full disk does
+    world.reconciler.start()
+    for _ in range(500):
+        if world.reconciler.problems():
+            break
+        world.reconciler._ending.wait(0.02)
+    assert "routes" in world.reconciler.problems()[0]
+    assert world.reconciler._thread.is_alive()
+    log.rmdir()
+    world.reconciler._news.set()
+    for _ in range(500):
+        if world.states() == ["ready"]:
+            break
+        world.reconciler._ending.wait(0.02)
+    assert (world.states(), world.reconciler.problems()) == (["ready"], ())
