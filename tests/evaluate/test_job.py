@@ -130,5 +130,9 @@ def test_progress_names_what_is_measured(stage, make_claim):
     heard = []
     request = stage.request(make_claim("accuracy", "accuracy", 0.6), contenders=["logistic", "forest"])
     run(request, stage.blobs, heard.append, AutoClock(), None)
-    assert [(each.done, each.total) for each in heard] == [(0, 2), (1, 2), (2, 2)]
-    assert heard[1].message == "accuracy of forest"
+    assert [(each.done, each.total) for each in heard] == [(0, 2), (0, 2), (1, 2), (2, 2)]
+    assert [each.message for each in heard[:3]] == [
+        "answering every row held out",
+        "accuracy of logistic",
+        "accuracy of forest",
+    ]

@@ -178,6 +178,7 @@ def test_a_threshold_for_three_classes_is_refused(blobs):
 def test_progress_ends_at_its_total(blobs, table, fits):
     heard = []
     job.run(export_request(table, fits), blobs, heard.append)
-    assert [progress.done for progress in heard] == [1, 2, 3, 4]
+    assert [progress.done for progress in heard] == [1, 2, 3, 3, 4]
     assert {progress.total for progress in heard} == {4}
+    assert heard[3].message == "converting to ONNX, then comparing the answers"
     assert heard[-1].message == "ONNX answers alike on 450 rows"

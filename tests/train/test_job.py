@@ -31,7 +31,7 @@ def test_one_fit_per_seed_with_every_metric(blobs, table):
     assert result.parameters == {
         "model": "forest",
         "num_trees": 10,
-        "min_leaf_rows": 1,
+        "tree_rows": 20_000,
         "class_weight": "none",
     }
     assert (result.num_trials, result.num_pruned) == (0, 0)
@@ -69,10 +69,15 @@ def test_regression_fits_carry_their_half_width(blobs, numbers):
 def test_progress_goes_from_trials_to_seeds(blobs, table):
     heard = []
     run(train_request(table, "logistic", search={"trials": 2}, seeds=(1, 2)), blobs, heard.append)
-    assert [progress.done for progress in heard] == [1, 2, 3, 4]
+    assert [progress.done for progress in heard] == [1, 2, 2, 3, 3, 4]
     assert {progress.total for progress in heard} == {4}
     assert heard[0].message.startswith("trial 1 of 2: accuracy 0.")
-    assert heard[-1].message == "fitted seed 2"
+    assert [progress.message for progress in heard[2:]] == [
+        "fitting seed 1 on 300 rows",
+        "fitted seed 1",
+        "fitting seed 2 on 300 rows",
+        "fitted seed 2",
+    ]
     assert "accuracy" in heard[-1].figures
 
 

@@ -138,3 +138,23 @@ def test_a_fit_that_diverges_is_a_user_error():
 
     with pytest.raises(UserError, match="diverged"):
         evaluate_fit(Diverged(), rows_for("regression"), "regression")
+
+
+def nodes(num_rows, **settings):
+    """Return the most nodes of a tree of a forest on rows of which nothing can be learnt: trees grow as they may."""
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(num_rows, 3)).astype(np.float32)
+    rows = Rows(matrix, random.integers(0, 2, num_rows))
+    pipeline = fit_pipeline(config_of("forest", num_trees=2, **settings), rows, FEATURES, "classification", 1)
+    return max(tree.tree_.node_count for tree in pipeline.named_steps["model"].estimators_)
+
+
+def test_the_trees_of_a_forest_do_not_grow_with_the_table():
+    assert nodes(80_000) <= nodes(40_000) * 1.3 < 5_000
+    assert nodes(40_000, tree_rows=1_000) < 1_000
+    # The negative control: without the two settings a tree has about a leaf for every other row.
+    assert nodes(40_000, tree_rows=40_000, min_leaf_rows=1) > 20_000
+
+
+def test_small_tables_are_fitted_to_single_rows():
+    assert nodes(2_000) == nodes(2_000, min_leaf_rows=1) > 400

@@ -37,10 +37,11 @@ def run(
     A claim that cannot be measured is signed as such, with its reason, and the others are still measured.
     Raises IntegrityError where a bundle, the holdout or a grant is not what the request says it is.
     """
+    total = len(request.contenders) * len(request.claims)
+    report(Progress(done=0, total=total, message="answering every row held out"))
     look = _Look(request, blobs, clock, open_answerer)
     signer = Ed25519Signer.from_private(request.signing_key)
     measured: dict[tuple[str, str], Measured] = {}
-    total = len(request.contenders) * len(request.claims)
     for contender in request.contenders:
         for claim in request.claims:
             message = f"{claim.name} of {contender.candidate}"

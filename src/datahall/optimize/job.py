@@ -36,6 +36,9 @@ def run(request: ExportRequest, blobs: BlobStore, report: Report) -> ExportResul
             model = blobs.get(grant, team=request.team)
             made.append(_bundle(request, "sklearn", {sklearn.MODEL_FILE: model}, place))
             report(Progress(done=place + 1, total=total, message=f"bundled fit {place + 1}"))
+        if request.engine != "sklearn":
+            message = "converting to ONNX, then comparing the answers"
+            report(Progress(done=len(made), total=total, message=message))
         served, manifest, equivalence = _choose(request, blobs, made[0])
         report(Progress(done=total, total=total, message=_told(equivalence)))
     packed = [served, *(data for data, _ in made[1:])]

@@ -13,10 +13,10 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 CODE_VERSIONS: dict[Stage, int] = {
     "data": 1,
-    "train": 1,
+    "train": 2,
     "export": 1,
-    "evaluate": 1,
-    "gate": 1,
+    "evaluate": 2,
+    "gate": 2,
     "register": 1,
     "deploy": 1,
     "serve": 1,

@@ -47,10 +47,11 @@ def run(request: TrainRequest, blobs: BlobStore, report: Report, *, clock: Clock
             found = _search(request, config, settings, (train, validation), (clock or SystemClock(), report, total))
         models = []
         for place, seed in enumerate(request.seeds):
+            begun = total - len(request.seeds) + place
+            report(Progress(done=begun, total=total, message=f"fitting seed {seed} on {len(train):,} rows"))
             model = _fit_seed(request, blobs, found.config, (train, validation), seed)
             models.append(model)
-            done = total - len(request.seeds) + place + 1
-            report(Progress(done=done, total=total, message=f"fitted seed {seed}", figures=model.metrics))
+            report(Progress(done=begun + 1, total=total, message=f"fitted seed {seed}", figures=model.metrics))
         return TrainResult(
             models=tuple(models),
             parameters={"model": request.model, **_plain(found.config)},
