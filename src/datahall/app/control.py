@@ -19,7 +19,7 @@ from datahall.app.sealing import seal_segments, segment_root
 from datahall.app.wiring import Hall
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
-from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict
+from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict, Version
 from datahall.deploy.table import TABLE_ID
 from datahall.registry.provenance import Provenance, trace
 from datahall.registry.report import Report, make_report
@@ -215,7 +215,8 @@ class Control:
     def _app_status(self, app: App, replicas: list[Replica]) -> AppStatus:
         catalogue = self._hall.catalogue
         live = catalogue.find(Deployment, app=app.id, state="live")
-        verdicts = catalogue.find(Verdict, app=app.id)
+        serving = catalogue.get(Version, live[-1].version) if live else None
+        verdicts = [catalogue.get(Verdict, serving.verdict)] if serving else catalogue.find(Verdict, app=app.id)
         steps = [step for step in catalogue.find(Step, app=app.id) if step.state == "running"]
         ready = [r for r in replicas if live and r.deployment == live[-1].id and r.state == "ready"]
         return AppStatus(

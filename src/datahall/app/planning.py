@@ -9,12 +9,12 @@ from pathlib import Path
 from datahall.app.environment import current_environment, lock_digest
 from datahall.app.events import Planned, PlannedLine
 from datahall.core.canonical import digest_bytes
-from datahall.core.errors import NotFoundError, SpecError
+from datahall.core.errors import NotFoundError
 from datahall.core.ports import Catalogue, Clock
 from datahall.core.records import Deployment, Policy, Step, Version
 from datahall.data.peek import column_names
 from datahall.spec.kinds import Kinds
-from datahall.spec.load import Loaded, check_columns, check_sources, load
+from datahall.spec.load import Loaded, load
 from datahall.spec.plan import Forecast, Live, Plan, PlannedStep, forecast, plan, settle
 
 
@@ -35,19 +35,10 @@ class Intent:
 def read_app(file: Path, kinds: Kinds) -> Loaded:
     """Return the application that a file describes, checked against the columns of its sources.
 
-    Raises SpecError with every problem, and DataError where a source cannot be read.
+    Raises SpecError with every problem of the file, its sources and their columns, in the order of the file; DataError
+    where nothing is wrong but one source that cannot be read.
     """
-    loaded = load(file, kinds)
-    missing = check_sources(loaded)
-    if missing:
-        raise SpecError(missing)
-    columns: dict[str, None] = {}
-    for path, source in zip(loaded.source_paths, loaded.spec.data.sources, strict=True):
-        columns.update(dict.fromkeys(column_names(path, source.format)))
-    unknown = check_columns(loaded, tuple(columns))
-    if unknown:
-        raise SpecError(unknown)
-    return loaded
+    return load(file, kinds, columns_of=column_names)
 
 
 def intend(loaded: Loaded, catalogue: Catalogue, clock: Clock, *, serving: Callable[[str], bool]) -> Intent:
@@ -156,6 +147,6 @@ def _line(item: Forecast, previous: dict[tuple[str, str], Step]) -> PlannedLine:
         stage=step.stage,
         name=step.label,
         action=item.what,
-        why=item.why,
+        why="starts what was deployed" if step.stage == "serve" and item.what == "runs" else item.why,
         expected_s=took_s if item.what == "runs" else 0.0,
     )

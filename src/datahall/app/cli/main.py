@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from datahall import __version__
-from datahall.core.errors import DatahallError, SpecError
+from datahall.core.errors import DatahallError, NotFoundError, SpecError, UserError
 from datahall.core.hall import HallPaths
 from datahall.core.registry import Registry
 
@@ -35,6 +36,9 @@ VERBS: dict[str, str] = {
 }
 """Verb to its line in the help; the help imports none of their modules."""
 
+STOPPED = 130
+"""What a shell makes of SIGINT: 128 + 2."""
+
 _MODULES: Registry[typer.Typer] = Registry("verb", {verb: f"datahall.app.cli.verbs.{verb}:command" for verb in VERBS})
 
 
@@ -52,7 +56,11 @@ class LazyGroup(TyperGroup):
         return TyperCommand(name=cmd_name, help=VERBS[cmd_name]) if cmd_name in VERBS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the verb that is about to run, imported now."""
+        """Return the verb that is about to run, imported now. Raises NotFoundError for one that does not exist."""
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "see them all with: datahall --help"
+            raise NotFoundError(f"there is no verb '{args[0]}'", hint=hint)
         name, stub, rest = super().resolve_command(ctx, args)
         return name, get_command(_MODULES.load(name)) if stub is not None and name else stub, rest
 
@@ -94,24 +102,31 @@ def main() -> None:
 
 
 def _exit_code(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
     try:
         result = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has left is no error, not at the interpreter's end
     except DatahallError as error:
-        _say_error(error, as_json="--json" in arguments)
+        _say_error(error, as_json=as_json)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)  # noqa: T201  (the command line speaks on standard error)
-        return 130
+    except (KeyboardInterrupt, typer.Abort):
+        result = STOPPED
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        _say_error(
+            UserError(f"cannot use it: {error.strerror or error}", where=str(error.filename or "")), as_json=as_json
+        )
+        return UserError.exit_code
     except Exception as error:  # click's own usage errors have no common base outside typer
         show = getattr(error, "show", None)
         if show is None:
             raise
         show()
         return int(getattr(error, "exit_code", 2))
+    if result == STOPPED:
+        print("stopped", file=sys.stderr)  # noqa: T201  (the command line speaks on standard error)
     return result if isinstance(result, int) else 0
 
 

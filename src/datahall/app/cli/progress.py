@@ -14,14 +14,20 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from datahall.app.cli.show import coloured, console, duration
 from datahall.app.events import Ended, Event, Judged, StepBegan, StepEnded, StepProgressed
+from datahall.core.clock import SystemClock
+from datahall.core.ports import Clock
+
+SAY_EVERY_S = 20
 
 
 class PlainProgress:
-    """One line for each step that ended; with `as_json`, one JSON line for each event on standard error."""
+    """A line for each step that ended, and one in 20 s of a long one; with `as_json`, each event on standard error."""
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, clock: Clock | None = None) -> None:
         self._as_json = as_json
         self._console = console()
+        self._clock = clock or SystemClock()
+        self._said_ns = self._clock.monotonic_ns()
 
     def __enter__(self) -> Self:
         return self
@@ -35,8 +41,20 @@ class PlainProgress:
         """Show one event."""
         if self._as_json:
             sys.stderr.write(msgspec.json.encode(event).decode() + "\n")
+        elif isinstance(event, StepProgressed):
+            self._show_progress(event)
         else:
+            self._said_ns = self._clock.monotonic_ns()
             show_event(event, self._console)
+
+    def _show_progress(self, event: StepProgressed) -> None:
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._said_ns >= SAY_EVERY_S * 10**9:
+            self._said_ns = now_ns
+            progress = event.progress
+            self._console.print(
+                f"  [dim]{event.name}: {progress.done:g} of {progress.total:g} {progress.message}[/dim]"
+            )
 
 
 class RichProgress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from datahall.app.supervision import START_SECONDS, read_state
 from datahall.core.clock import SystemClock
 from datahall.core.errors import NotFoundError
-from datahall.core.hall import HallPaths
+from datahall.core.hall import DEFAULT_FOLDER, HallPaths
 
 if TYPE_CHECKING:
     from datahall.app.control import Operations
@@ -24,7 +25,7 @@ def connect(paths: HallPaths, *, create: bool = False, listen: bool = False) -> 
     Raises NotFoundError where there is no hall and `create` is False, HallBusyError where another command holds it.
     """
     if not paths.exists and not create:
-        raise NotFoundError(f"there is no hall in {paths.root}", hint="make one with: datahall run app.yaml")
+        raise NotFoundError(f"there is no hall in {paths.root}", hint=_other_hall(paths))
     if _is_up_soon(paths):
         remote = import_module("datahall.app.remote").RemoteControl(paths.control_socket(), owner_key(paths))
         try:
@@ -36,6 +37,14 @@ def connect(paths: HallPaths, *, create: bool = False, listen: bool = False) -> 
     local = import_module("datahall.app.local")
     with local.local_control(paths, listen=listen) as control:
         yield control
+
+
+def _other_hall(paths: HallPaths) -> str:
+    """Return what to do where no hall is: one of a folder above may be meant."""
+    for folder in paths.root.parent.parents:
+        if HallPaths(folder / DEFAULT_FOLDER).exists:
+            return f"there is one above: datahall --hall {shlex.quote(str(folder / DEFAULT_FOLDER))} ..."
+    return "make one with: datahall run app.yaml"
 
 
 def is_up(paths: HallPaths) -> bool:

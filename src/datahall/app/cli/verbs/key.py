@@ -10,7 +10,7 @@ from datahall.app.cli.session import connect
 from datahall.app.cli.show import AsJson, coloured, console, print_json, table
 from datahall.core.hall import HallPaths
 
-command = typer.Typer(no_args_is_help=True, help="Issue, list and revoke API keys.")
+command = typer.Typer(add_completion=False, no_args_is_help=True, help="Issue, list and revoke API keys.")
 
 
 @command.command("issue")

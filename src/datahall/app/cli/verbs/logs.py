@@ -9,7 +9,7 @@ import typer
 from datahall.core.errors import NotFoundError
 from datahall.core.hall import HallPaths
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()
@@ -20,6 +20,8 @@ def logs(
 ) -> None:
     """Show what a process of the hall has written; without a name, list the logs."""
     paths: HallPaths = ctx.obj
+    if not paths.exists:
+        raise NotFoundError(f"there is no hall in {paths.root}", hint="make one with: datahall run app.yaml")
     found = {path.stem: path for path in sorted(paths.logs.glob("*.log"))} if paths.logs.is_dir() else {}
     if name is None:
         for stem, path in found.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from datahall.data.draft import app_file, app_name
 from datahall.data.examples import EXAMPLES
 from datahall.data.guess import guess
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()
@@ -39,7 +40,7 @@ def new(
         return
     for note in notes:
         typer.echo(f"  {note}")
-    typer.echo(f"wrote {made}; look it over, then: datahall run {made}")
+    typer.echo(f"wrote {made}; look it over, then: datahall run {shlex.quote(str(made))}")
 
 
 def _from_template(name: str, folder: Path) -> tuple[Path, list[str]]:

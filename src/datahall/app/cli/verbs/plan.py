@@ -12,7 +12,7 @@ from datahall.app.cli.show import AsJson, console, duration, print_json, table
 from datahall.app.events import Planned
 from datahall.core.hall import HallPaths
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 AppFile = Annotated[Path, typer.Argument(help="The application file.", metavar="APP.YAML")]
 
 

@@ -16,14 +16,17 @@ from datahall.app.supervision import read_state
 from datahall.core.errors import DataError, NotFoundError, UnavailableError, UserError
 from datahall.core.hall import HallPaths
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()
 def predict(
     ctx: typer.Context,
     app: Annotated[str, typer.Argument(help="The application's name.")],
-    values: Annotated[list[str] | None, typer.Argument(help="column=value for each column of one row.")] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(help="column=value for each column of one row; nothing behind the = is a missing value."),
+    ] = None,
     rows: Annotated[
         Path | None, typer.Option("--rows", help="A JSON file with one row or a list of rows; - is standard input.")
     ] = None,
@@ -73,14 +76,15 @@ def _rows(values: list[str], file: Path | None) -> list[dict[str, Any]]:
     if bool(values) == (file is not None):
         raise UserError("give one row as column=value, or --rows FILE", hint="datahall predict APP --rows rows.json")
     if file is None:
-        return [dict(_pair(value) for value in values)]
+        return [_row(values)]
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
         said = msgspec.json.decode(data)
     except OSError as error:
         raise UserError(f"cannot read it: {error.strerror}", where=str(file)) from error
     except msgspec.DecodeError as error:
-        raise UserError(f"this is not JSON: {error}", where=str(file)) from error
+        hint = 'write rows as JSON: {"rows": [{"column": value, ...}]}; one row can also be given as column=value'
+        raise UserError(f"this is not JSON: {error}", where=str(file), hint=hint) from error
     if isinstance(said, dict) and isinstance(said.get("rows"), list):
         said = said["rows"]
     rows = said if isinstance(said, list) else [said]
@@ -89,10 +93,22 @@ def _rows(values: list[str], file: Path | None) -> list[dict[str, Any]]:
     return rows
 
 
+def _row(values: list[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for text in values:
+        name, value = _pair(text)
+        if name in row:
+            raise UserError(f"'{name}' is given twice")
+        row[name] = value
+    return row
+
+
 def _pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"'{text}' is not column=value")
+    if not value:
+        return name, None  # as in a CSV file: nothing there is a missing value
     try:
         return name, msgspec.json.decode(value)
     except msgspec.DecodeError:

@@ -13,7 +13,7 @@ from datahall.app.cli.show import AsJson, console, print_json
 from datahall.core.hall import HallPaths
 from datahall.registry.provenance import Link, Provenance
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

@@ -9,7 +9,7 @@ from datahall.app.cli.show import AsJson, coloured, console, print_json, table
 from datahall.app.supervision import read_state
 from datahall.core.hall import HallPaths
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()
@@ -25,7 +25,7 @@ def ps(ctx: typer.Context, as_json: AsJson = False) -> None:
     out = console()
     where = f"up at {state.url} (pid {state.pid})" if state else "not running; start it with: datahall up"
     out.print(f"hall {status.hall}: {where}")
-    apps = table("application", "version", "state", "replicas", "last verdict", "running step")
+    apps = table("application", "version", "state", "replicas", "verdict", "running step")
     for app in status.apps:
         replicas = f"{app.num_ready}/{app.num_replicas}" if app.version else ""
         apps.add_row(

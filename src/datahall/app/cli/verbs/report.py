@@ -12,7 +12,7 @@ from datahall.app.cli.show import AsJson, print_json
 from datahall.core.hall import HallPaths
 from datahall.registry.page import render_page
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +20,10 @@ from datahall.app.supervision import read_state, start_detached
 from datahall.core.clock import SystemClock
 from datahall.core.hall import HallPaths
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 AppFile = Annotated[Path, typer.Argument(help="The application file.", metavar="APP.YAML")]
 REFUSED = 3
+NOT_WANTED = 130
 
 
 @command.command()
@@ -43,11 +45,14 @@ def run(
     with connect(paths, create=True, listen=True) as hall:
         if not as_json and not yes and sys.stdin.isatty() and sys.stdout.isatty():
             show_plan(hall.plan(file))
-            typer.confirm("\nGo on?", abort=True)
+            if not typer.confirm("\nGo on?"):
+                raise typer.Exit(NOT_WANTED)
         progress = PlainProgress(as_json=as_json) if as_json or not sys.stdout.isatty() else RichProgress()
         with progress:
             ended = hall.run(file, progress.notify, Cancel())
     url = _serve(paths, ended) if serve and ended.champion else None
+    if url is not None and not as_json:
+        console().print(f"[green]✓[/green] [bold]{'serve':<20}[/bold] {ended.champion} answers")
     if as_json:
         print_json({"ended": ended, "url": url})
     else:
@@ -80,5 +85,5 @@ def _say(paths: HallPaths, ended: Ended, url: str | None) -> None:
         if ended.champion:
             out.print("Nothing serves it after this command; to serve it: datahall up -d")
         return
-    hall = "" if paths.root == Path.cwd() / ".datahall" else f" --hall '{paths.root}'"
+    hall = "" if paths.root == Path.cwd() / ".datahall" else f" --hall {shlex.quote(str(paths.root))}"
     out.print(f"Serving goes on at {url}/predict/{ended.app} after this command; to stop it: datahall{hall} stop")

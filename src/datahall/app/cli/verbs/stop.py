@@ -9,7 +9,7 @@ from datahall.app.cli.show import AsJson, print_json
 from datahall.core.clock import SystemClock
 from datahall.core.hall import HallPaths
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

@@ -14,7 +14,7 @@ from datahall.app.supervisor import supervise
 from datahall.core.clock import SystemClock
 from datahall.core.hall import HallPaths
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

@@ -16,7 +16,7 @@ from datahall.core.hall import HallPaths
 from datahall.ledger.verify import verify_hall
 from datahall.security.keys import KeyRing
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

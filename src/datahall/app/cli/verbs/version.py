@@ -9,7 +9,7 @@ import typer
 from datahall import __version__
 from datahall.app.cli.show import AsJson, print_json
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()
