@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from datahall.core.canonical import digest_of
 from datahall.core.errors import SpecError
 from datahall.spec import read, tree
+from datahall.spec.checks import missing_columns
 from datahall.spec.load import load, parse
 from datahall.spec.read import SIZE_LIMIT_BYTES
 
@@ -190,7 +191,7 @@ def survives(text, kinds):
     """Parse, and insist on an application or a SpecError whose parts can be printed and sent as JSON."""
     problems = ()
     try:
-        loaded = parse(text, kinds)
+        loaded = parse(text, kinds, columns_of=lambda *_: ("a", "diagnosis"))
     except SpecError as error:
         problems = error.problems
     else:
@@ -282,6 +283,9 @@ SHAPED = st.fixed_dictionaries(
 @settings(max_examples=200, deadline=None)
 def test_any_values_under_known_keys(kinds, value):
     survives(json.dumps(value), kinds)
+    grown = tree.grow(json.dumps(value), "app.yaml")
+    for problem in missing_columns(grown, ("a", "diagnosis")):
+        assert problem.key
 
 
 @given(

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from datahall.core.errors import SpecError
+from datahall.core.errors import DataError, SpecError
 from datahall.spec.kinds import Kinds
-from datahall.spec.load import check_columns, check_sources, load, parse
+from datahall.spec.load import load, parse
 from datahall.spec.policy import policy_of
 from datahall.spec.schema import DataSection
 
@@ -147,29 +147,50 @@ def test_a_file_and_its_sources(tmp_path, kinds: Kinds, minimal):
     loaded = load(path, kinds)
     assert loaded.text == minimal
     assert loaded.source_paths == (tmp_path / "tumours.csv",)
-    (problem,) = check_sources(loaded)
+    with pytest.raises(SpecError) as caught:
+        load(path, kinds, columns_of=lambda *_: ("a", "diagnosis"))
+    (problem,) = caught.value.problems
     assert str(problem).startswith(f"{path}:5:13: data.sources[0]: there is no file {tmp_path}/tumours.csv")
     (tmp_path / "tumours.csv").write_text("a,diagnosis\n")
-    assert check_sources(loaded) == ()
+    asked = []
+    load(path, kinds, columns_of=lambda *source: asked.append(source) or ("a", "diagnosis"))
+    assert asked == [(tmp_path / "tumours.csv", "csv")]
 
 
-def test_columns_that_the_table_lacks(kinds):
+@pytest.fixture
+def check_columns(kinds, tmp_path):
+    """The problems of an application whose sources are there and have these columns."""
+
+    def check(text, columns):
+        for name in ("tumours.csv", "2024.csv", "old/2023.dat"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        try:
+            parse(text, kinds, folder=tmp_path, columns_of=lambda *_: columns)
+        except SpecError as error:
+            return error.problems
+        return ()
+
+    return check
+
+
+def test_columns_that_the_table_lacks(check_columns):
     text = FULL.replace("depth: 4", "depth: 4, columns: [incom, person]")
     columns = ("rowid", "income", "person", "gender", "sex", "age_group", "repayd", "2020")
-    found = [(p.line, p.column, p.key, p.nearest) for p in check_columns(parse(text, kinds), columns)]
+    found = [(p.line, p.column, p.key, p.nearest) for p in check_columns(text, columns)]
     assert found == [
         (9, 11, "data.target", "repayd"),
         (12, 12, "data.ignore[0]", "rowid"),
         (22, 46, "train.candidates.big.columns[0]", "income"),
         (22, 53, "train.candidates.big.columns[1]", ""),
     ]
-    assert check_columns(parse(FULL, kinds), ("row_id", "income", "person", "sex", "age_group", "repaid", "2020")) == ()
-    (problem,) = check_columns(parse(FULL, kinds), ("row_id", "person", "sex", "age_group", "repaid", "2020"))
+    assert check_columns(FULL, ("row_id", "income", "person", "sex", "age_group", "repaid", "2020")) == ()
+    (problem,) = check_columns(FULL, ("row_id", "person", "sex", "age_group", "repaid", "2020"))
     assert (problem.line, problem.column, problem.key) == (14, 5, "data.columns.income")
 
 
-def test_a_table_without_features(kinds, minimal):
-    (problem,) = check_columns(parse(minimal, kinds), ("diagnosis",))
+def test_a_table_without_features(check_columns, minimal):
+    (problem,) = check_columns(minimal, ("diagnosis",))
     assert (problem.line, problem.key) == (4, "data")
 
 
@@ -179,3 +200,62 @@ def test_a_missing_extra_names_its_install_line(kinds, minimal):
     (problem,) = caught.value.problems
     assert (problem.line, problem.column, problem.key) == (7, 33, "train.candidates.d.model")
     assert "pip install 'datahall[deep]'" in problem.expected
+
+
+ALL_AT_ONCE = """\
+datahall: 1
+name: loans
+task: classification
+data:
+  sources: [here.csv, gone.csv, folder.csv, broken.csv]
+  target: repayd
+  ignore: [row, income]
+  columns:
+    income: {min: 9, max: 3}
+    agee: {min: 0}
+train:
+  candidates:
+    small: {model: forst, columns: [incom]}
+serve: {replicas: 0}
+"""
+
+
+def columns_of(path, form):
+    if path.name == "broken.csv":
+        raise DataError("two columns are called 'a'", where=path.name, hint="rename one of them in the file")
+    return ("income", "age", "row_id", "repaid")
+
+
+def test_problems_of_keys_files_and_columns_are_told_together_in_the_order_of_the_file(kinds, tmp_path):
+    (tmp_path / "here.csv").touch()
+    (tmp_path / "broken.csv").touch()
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(SpecError) as caught:
+        parse(ALL_AT_ONCE, kinds, folder=tmp_path, columns_of=columns_of)
+    found = [f"{p.line}:{p.column} {p.key} | {p.nearest} | {p.what}" for p in caught.value.problems]
+    assert found == [
+        f"5:23 data.sources[1] |  | there is no file {tmp_path}/gone.csv",
+        "5:33 data.sources[2] |  | is a directory",
+        "5:45 data.sources[3] |  | cannot be used: broken.csv: two columns are called 'a' (rename one of them in the file)",
+        "6:11 data.target | repaid | there is no column 'repayd'",
+        "7:12 data.ignore[0] | row_id | there is no column 'row'",
+        "9:19 data.columns.income.min |  | is 9, more than max (3)",
+        "10:5 data.columns.agee | age | there is no column 'agee'",
+        "13:20 train.candidates.small.model | forest | there is no model 'forst'",
+        "13:37 train.candidates.small.columns[0] |  | there is no column 'incom'",
+        "14:19 serve.replicas |  | is 0",
+    ]
+
+
+def test_a_source_that_cannot_be_read_is_its_own_error_where_nothing_else_is_wrong(kinds, minimal, tmp_path):
+    (tmp_path / "broken.csv").touch()
+    with pytest.raises(DataError, match="two columns are called 'a'"):
+        parse(minimal.replace("tumours", "broken"), kinds, folder=tmp_path, columns_of=columns_of)
+
+
+@pytest.mark.parametrize("path", ["n" * 300 + ".csv", "a/" * 2000 + "b.csv", "/dev/null.csv/x.csv", "/dev/zero"])
+def test_a_path_that_no_file_can_have_is_a_problem(kinds, minimal, path):
+    text = minimal.replace("[tumours.csv]", f"[{{path: {path}, format: csv}}]")
+    with pytest.raises(SpecError) as caught:
+        parse(text, kinds, columns_of=columns_of)
+    assert [(p.line, p.key) for p in caught.value.problems] == [(5, "data.sources[0]")]

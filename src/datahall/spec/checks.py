@@ -7,7 +7,7 @@ from typing import Any
 
 from datahall.core.errors import Problem
 from datahall.spec.explain import nearest, one_of, quote, show
-from datahall.spec.schema import SEARCH_METRICS, AppSpec
+from datahall.spec.schema import SEARCH_METRICS
 from datahall.spec.tree import KeyPath, Tree
 
 LATENCY_CLAIM = "latency"
@@ -19,29 +19,31 @@ def contradictions(tree: Tree) -> list[Problem]:
     return [*_sources(tree), *_roles(tree), *_contracts(tree), *_split(tree), *_train(tree), *_protocols(tree)]
 
 
-def missing_columns(tree: Tree, spec: AppSpec, columns: tuple[str, ...]) -> list[Problem]:
+def missing_columns(tree: Tree, columns: tuple[str, ...]) -> list[Problem]:
     """Return the problems of names in the file that are no column of a table with `columns`, or no feature of it."""
-    data = spec.data
-    named: list[tuple[KeyPath, str]] = [(("data", "target"), data.target)]
-    if data.subject is not None:
-        named.append((("data", "subject"), data.subject))
-    named += [(("data", "sensitive", number), name) for number, name in enumerate(data.sensitive)]
-    named += [(("data", "ignore", number), name) for number, name in enumerate(data.ignore)]
+    target, contracts, candidates = (
+        tree.get(*path) for path in (("data", "target"), ("data", "columns"), ("train", "candidates"))
+    )
+    named = [*_names(tree, "data", "sensitive"), *_names(tree, "data", "ignore")]
+    for key in ("subject", "target"):
+        if isinstance(name := tree.get("data", key), str):
+            named.insert(0, (("data", key), name))
     problems = [_no_column(tree, path, name, columns) for path, name in named if name not in columns]
     problems += [
         _no_column(tree, ("data", "columns", name), name, columns, at_key=True)
-        for name in data.columns
-        if name not in columns
+        for name in (contracts if isinstance(contracts, dict) else {})
+        if name not in columns and not tree.is_bad(("data", "columns", name))
     ]
-    features = data.features_of(columns)
-    if not problems and not features:
+    seen = [name for path, name in named if path[1] == "sensitive"] if tree.get("data", "use_sensitive") is True else []
+    hidden = {name for _, name in named} - set(seen)
+    features = tuple(name for name in columns if name not in hidden)
+    if not problems and not features and target is not None:
         what, expected = "leaves no column for models to see", "a column that is not hidden"
         problems.append(tree.problem(("data",), what, expected=expected, at_key=True))
-    for name, candidate in spec.train.candidates.items():
-        for number, feature in enumerate(candidate.settings.get("columns") or ()):
+    for candidate in candidates if isinstance(candidates, dict) else {}:
+        for path, feature in _names(tree, "train", "candidates", candidate, "columns"):
             if feature not in features:
-                at: KeyPath = ("train", "candidates", name, "columns", number)
-                problems.append(_no_column(tree, at, feature, features))
+                problems.append(_no_column(tree, path, feature, features))
     return problems
 
 
@@ -59,6 +61,13 @@ def without_effect(tree: Tree, candidates: dict[str, Any], claims: list[dict[str
         expected = f"a claim of kind {LATENCY_CLAIM}, or no node_class"
         problems.append(tree.problem(("evaluate", "node_class"), what, expected=expected))
     return problems
+
+
+def _names(tree: Tree, *path: str) -> list[tuple[KeyPath, str]]:
+    """Return the names in the list at `path`; what stands there may be anything, for a kind unknown checks nothing."""
+    if not isinstance(tree.get(*path), list):
+        return []
+    return [(at, name) for at, name in tree.items(*path) if isinstance(name, str)]
 
 
 def _no_column(tree: Tree, path: KeyPath, name: str, columns: tuple[str, ...], *, at_key: bool = False) -> Problem:

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from datahall.core.errors import Problem, SpecError
 from datahall.core.records import Task
 from datahall.spec import candidates, claims
-from datahall.spec.checks import contradictions, missing_columns, without_effect
+from datahall.spec.checks import contradictions, without_effect
 from datahall.spec.explain import explain, nearest, plain, show
 from datahall.spec.kinds import Kinds
 from datahall.spec.read import decode, read_text
 from datahall.spec.schema import HEAD, SEARCH_METRICS, AppSpec
+from datahall.spec.sources import ColumnsOf, source_problems
 from datahall.spec.tree import Tree, grow
 
 PROBLEM_LIMIT = 100
@@ -38,16 +39,27 @@ class Loaded:
         return tuple((self.folder / source.path).absolute() for source in self.spec.data.sources)
 
 
-def load(path: Path, kinds: Kinds) -> Loaded:
+def load(path: Path, kinds: Kinds, *, columns_of: ColumnsOf | None = None) -> Loaded:
     """Return the application that the file at `path` describes.
 
+    With `columns_of`, its sources are looked for and the columns that it names are held against theirs.
+
     Raises SpecError with every problem, each with file:line:column, the key, what was expected and the nearest
-    valid spelling. No file, however made, raises anything else or takes time that grows faster than its size.
+    valid spelling. No file, however made, raises anything else or takes time that grows faster than its size; only
+    where nothing is wrong but that `columns_of` cannot read a source, its DataError is raised.
     """
-    return parse(read_text(path, str(path)), kinds, file=str(path), folder=path.absolute().parent)
+    text = read_text(path, str(path))
+    return parse(text, kinds, file=str(path), folder=path.absolute().parent, columns_of=columns_of)
 
 
-def parse(text: str | bytes, kinds: Kinds, *, file: str = "app.yaml", folder: Path = Path()) -> Loaded:
+def parse(
+    text: str | bytes,
+    kinds: Kinds,
+    *,
+    file: str = "app.yaml",
+    folder: Path = Path(),
+    columns_of: ColumnsOf | None = None,
+) -> Loaded:
     """Return the application that `text` describes, as `load` does for a file called `file` in `folder`."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     text = decode(data, file)
@@ -56,25 +68,14 @@ def parse(text: str | bytes, kinds: Kinds, *, file: str = "app.yaml", folder: Pa
     if tree.is_bad(()):
         raise _error(tree)
     spec = _spec(tree, kinds)
+    if columns_of is not None:
+        problems, errors = source_problems(tree, folder, columns_of)
+        if len(errors) == 1 and len(problems) == 1 and not tree.problems:
+            raise errors[0]
+        tree.problems += problems
     if tree.problems or spec is None:
         raise _error(tree)
     return Loaded(spec, text, folder, tree)
-
-
-def check_columns(loaded: Loaded, columns: tuple[str, ...]) -> tuple[Problem, ...]:
-    """Return a problem for each key that names a column which a table with `columns` does not have."""
-    return tuple(sorted(missing_columns(loaded.tree, loaded.spec, columns), key=_position))
-
-
-def check_sources(loaded: Loaded) -> tuple[Problem, ...]:
-    """Return a problem for each source that is not a file."""
-    problems = []
-    for number, path in enumerate(loaded.source_paths):
-        if not path.is_file():
-            what = "is a directory" if path.is_dir() else f"there is no file {path}"
-            expected = "a file; paths are relative to the application file"
-            problems.append(loaded.tree.problem(("data", "sources", number), what, expected=expected))
-    return tuple(problems)
 
 
 def _problems_at_head(tree: Tree) -> list[Problem]:
