@@ -54,8 +54,10 @@ class CatalogueContract:
         assert catalogue.touching("app", "tumours") == [entry]
 
     def test_what_is_not_there_is_not_found(self, catalogue: Store) -> None:
-        with pytest.raises(NotFoundError, match="there is no app 'tumours'"):
+        with pytest.raises(NotFoundError, match="there is no application 'tumours'"):
             catalogue.get(App, "tumours")
+        with pytest.raises(NotFoundError, match="there is no API key 'nope'"):
+            catalogue.get(ApiKey, "nope")
         assert catalogue.find(App) == []
         assert catalogue.touching("app", "tumours") == []
         assert catalogue.entries() == []

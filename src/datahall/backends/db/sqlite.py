@@ -18,6 +18,7 @@ from datahall.core.canonical import digest_bytes
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
 from datahall.core.ports import Clock
 from datahall.core.records import Act, Change, Checkpoint, Entry, R, Record, Touched
+from datahall.core.records.base import noun_of
 from datahall.ledger.bodies import entry_body, read_entry, read_record, record_body
 
 _PLACES_PER_QUERY = 400  # two variables each; SQLite's oldest limit is 999
@@ -54,7 +55,7 @@ class SqliteCatalogue:
         history = self.touching(kind.KIND, record_id)
         if history and _said_of(history[-1], kind.KIND, record_id) is not None:
             raise _mismatch(kind.KIND, record_id, f"its row is gone, but entry {history[-1].seq} did not delete it")
-        raise NotFoundError(f"there is no {kind.KIND} '{record_id}'")
+        raise NotFoundError(f"there is no {noun_of(kind)} '{record_id}'")
 
     def find(self, kind: type[R], **equals: str | int) -> list[R]:
         """Return the records whose indexed fields equal `equals`, ordered by the entry that last wrote them.

@@ -20,4 +20,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     id: str
 
 
+def noun_of(kind: type[Record]) -> str:
+    """Return what people call a kind of record: `API key` for `api_key`."""
+    return _NOUNS.get(kind.KIND, kind.KIND.replace("_", " "))
+
+
+_NOUNS = {"api_key": "API key", "app": "application"}
+
 R = TypeVar("R", bound=Record)
