@@ -102,7 +102,12 @@ def test_descriptions_and_health(flowers):
     model = flowers.ask("GET", "/v2/models/flowers").json()
     assert model["versions"] == ["1.0.0"]
     assert model["inputs"][0] == {"name": "petal length", "datatype": "FP64", "shape": [-1]}
-    assert model["outputs"][1] == {"name": "probability", "datatype": "FP64", "shape": [-1, 2]}
+    assert model["outputs"][1] == {
+        "name": "probability",
+        "datatype": "FP64",
+        "shape": [-1, 2],
+        "parameters": {"labels": ["large", "small"]},
+    }
     assert flowers.ask("GET", "/v2/models/flowers/versions/1.0.0/ready").json()["ready"] is True
 
 

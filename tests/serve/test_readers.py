@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datahall.core.errors import UserError
 from datahall.core.records import Column
 from datahall.serve.columns import RowReader
-from datahall.serve.protocols.v2 import TensorReader
+from datahall.serve.protocols.v2 import Asked, TensorReader, encode_answer
 
 FEATURES = (
     Column(name="age", kind="number"),
@@ -99,3 +99,53 @@ def test_good_rows_and_tensors_are_read_alike(kit):
     assert num_rows == asked.num_rows == 1
     for name, array in by_row.items():
         np.testing.assert_array_equal(array, asked.columns[name])
+
+
+def refusal(read, body):
+    with pytest.raises(UserError) as caught:
+        read(body if isinstance(body, bytes) else json.dumps(body).encode())
+    return caught.value
+
+
+WIDE = tuple(Column(name=f"c{i}", kind="number") for i in range(8))
+LISTED = "GET /v2/models/flowers lists the columns"
+
+
+def test_every_column_that_a_row_lacks_is_named(kit):
+    read = RowReader(kit.manifest(features=WIDE)).read
+    whole = {column.name: 1 for column in WIDE}
+    error = refusal(read, {"rows": [whole, {"c1": 1, "c3": 2}]})
+    assert error.what == "a row lacks the columns `c0`, `c2`, `c4`, `c5`, `c6` and 1 more - at `$.rows[1]`"
+    assert error.hint.startswith(LISTED)
+    del whole["c7"]
+    assert refusal(read, whole).what == "a row lacks the column `c7` - at `$`"
+    unknown = refusal(read, {"zzz": 1})
+    assert (unknown.what.split(" - ")[0], unknown.hint) == ("there is no column `zzz`", LISTED)
+    # What follows may be so deep that nothing more can be said than the first name.
+    deep = b'{"rows":[{"c0":1}],"x":' + b"[" * 100_000
+    assert "c1" in refusal(read, deep).what
+
+
+def test_columns_with_odd_names_are_named_too(kit):
+    read = RowReader(kit.manifest(features=FEATURES)).read
+    for body, place in (({"rows": [{"age": 1}]}, "$.rows[0]"), ({"age": 1}, "$.rows[0]")):
+        assert refusal(read, body).what == f'a row lacks the columns `town`, `"odd"` - at `{place}`'
+
+
+def test_tensors_that_are_missing_are_named_with_the_application(kit):
+    read = TensorReader(kit.manifest(features=WIDE)).read
+    given = [{"name": "c1", "shape": [1], "datatype": "FP64", "data": [1]}]
+    error = refusal(read, {"inputs": given})
+    assert error.what.endswith("missing are 'c0', 'c2', 'c3', 'c4', 'c5' and 2 more")
+    assert "GET /v2/models/flowers describes them" in error.hint
+
+
+def test_probabilities_say_which_class_they_are_of(kit):
+    """Rows of probabilities mean nothing to a client that does not know the order of the classes."""
+    manifest = kit.manifest()
+    asked = Asked({}, 1, "", ("label", "probability"))
+    arrays = {"label": np.array(["small"], dtype=object), "probability": np.array([[0.25, 0.75]])}
+    label, probability = json.loads(encode_answer("flowers", "1.0.0", manifest, arrays, asked))["outputs"]
+    assert probability["parameters"] == {"labels": ["large", "small"]}
+    assert probability["data"] == [0.25, 0.75]
+    assert "parameters" not in label

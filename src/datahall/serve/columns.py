@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,6 +15,7 @@ from datahall.core.errors import UserError
 from datahall.core.records import BundleManifest, Column
 
 _PYTHON_TYPES: dict[str, Any] = {"number": float, "category": str, "boolean": bool}
+_NUM_NAMED = 5
 _astuple = msgspec.structs.astuple
 
 
@@ -37,14 +39,15 @@ class RowReader:
         self._body = body
         self._one = msgspec.json.Decoder(row)
         self._many = msgspec.json.Decoder(body)
-        self._names = {feature.name for feature in manifest.features}
+        self._names = tuple(rename.values())
+        self._app = manifest.app
 
     def read(self, body: bytes | bytearray) -> tuple[dict[str, np.ndarray], int]:
         """Return columns and their number of rows from `{"rows": [{column: value}]}` or one row's object.
 
         Raises UserError that says what is wrong and at which row and column, or at which byte.
         """
-        rows = decode_json(self._decode, body, self._names)
+        rows = decode_json(self._decode, body, self._names, app=self._app)
         if not rows:
             raise UserError("there are no rows to answer", hint='send {"rows": [{"column": value, ...}]}')
         return self._columns([_astuple(row) for row in rows]), len(rows)
@@ -87,12 +90,17 @@ def to_array(feature: Column, values: Sequence[Any]) -> np.ndarray:
     return np.array(values, dtype=np.float64)
 
 
-def decode_json(decode: Any, body: bytes | bytearray, known: set[str] | None = None) -> Any:
-    """Return `decode(body)`; whatever is wrong with the JSON becomes a UserError that says where."""
+def decode_json(decode: Any, body: bytes | bytearray, known: Collection[str] = (), *, app: str = "") -> Any:
+    """Return `decode(body)`; whatever is wrong with the JSON becomes a UserError that says where.
+
+    `known` are the columns of the rows that are read, and `app` the application whose they are, for hints.
+    """
     try:
         return decode(body)
     except msgspec.ValidationError as error:
-        raise UserError(_explain(str(error)), hint=_nearest(str(error), known)) from None
+        text = str(error)
+        what = _lacking(text, body, known) if known and "missing required field" in text else _explain(text)
+        raise UserError(what, hint=_hint(text, known, app)) from None
     except msgspec.DecodeError as error:
         if "truncated" in str(error):
             raise UserError(
@@ -120,15 +128,33 @@ def _explain(text: str) -> str:
     return text[:500]
 
 
-def _nearest(text: str, known: set[str] | None) -> str:
-    name = text.split("`")[1] if text.count("`") >= 2 else ""
+def _lacking(text: str, body: bytes | bytearray, known: Collection[str]) -> str:
+    """Return which columns a row lacks: msgspec stops at the first of them."""
+    place = re.search(r"\$\.rows\[(\d+)\]", text)
+    try:
+        plain = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _explain(text)  # what follows the incomplete row cannot be read at all
+    rows = plain.get("rows")
+    row = rows[int(place[1])] if place and isinstance(rows, list) else plain
+    missing = [f"`{name[:80]}`" for name in known if name not in row] if isinstance(row, dict) else []
+    if not missing:
+        return _explain(text)
+    more = f" and {len(missing) - _NUM_NAMED} more" if len(missing) > _NUM_NAMED else ""
+    columns = "the column" if len(missing) == 1 else "the columns"
+    return f"a row lacks {columns} {', '.join(missing[:_NUM_NAMED])}{more} - at `{place[0] if place else '$'}`"
+
+
+def _hint(text: str, known: Collection[str], app: str) -> str:
+    listed = f"GET /v2/models/{app} lists the columns"
     if known and "unknown field" in text:
+        name = text.split("`")[1] if text.count("`") >= 2 else ""
         near = get_close_matches(name, known, n=1)
-        return f"did you mean '{near[0]}'?" if near else "GET /v2/models/APP lists the columns"
+        return f"did you mean '{near[0]}'?" if near else listed
     if "got `null`" in text:
         return "this column has no missing values; send a value"
-    if "missing required" in text:
-        return "GET /v2/models/APP lists the columns; a missing value of a nullable column is null"
+    if known and "missing required" in text:
+        return f"{listed}; a missing value of a nullable column is null"
     return ""
 
 

@@ -24,6 +24,7 @@ _INTEGERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UI
 _NUMBERS = (*_INTEGERS, "FP16", "FP32", "FP64")
 _DATATYPES = {"number": _NUMBERS, "category": ("BYTES",), "boolean": ("BOOL",)}
 _MAIN_DATATYPE = {"number": "FP64", "category": "BYTES", "boolean": "BOOL"}
+_NUM_NAMED = 5
 _encode = msgspec.json.Encoder().encode
 
 
@@ -71,6 +72,7 @@ class TensorReader:
     """Reads `inference_request` bodies for one manifest."""
 
     def __init__(self, manifest: BundleManifest) -> None:
+        self._app = manifest.app
         self._features = {feature.name: feature for feature in manifest.features}
         self._all_numbers = all(feature.kind == "number" for feature in manifest.features)
         self._nullable = any(feature.nullable for feature in manifest.features)
@@ -97,7 +99,7 @@ class TensorReader:
         if not self._all_numbers:
             raise UserError(
                 f"'{WHOLE_TABLE}' needs every column to be a number, and here some are not",
-                hint="send one tensor for each column, as GET /v2/models/APP describes them",
+                hint=f"send one tensor for each column, as GET /v2/models/{self._app} describes them",
             )
         width = len(self._features)
         if len(tensor.shape) != 2 or tensor.shape[1] != width:
@@ -114,16 +116,23 @@ class TensorReader:
         missing = [name for name in self._features if name not in given]
         unknown = [name for name in given if name not in self._features]
         if missing or unknown or len(given) != len(tensors):
-            wrong = f"missing {missing[:5]}" if missing else f"unknown {unknown[:5]}" if unknown else "one comes twice"
+            wrong = "one comes twice"
+            if missing or unknown:
+                wrong = f"missing are {_listed(missing)}" if missing else f"unknown are {_listed(unknown)}"
             raise UserError(
                 f"the inputs are not the model's columns: {wrong}",
-                hint="send one tensor for each column, as GET /v2/models/APP describes them",
+                hint=f"send one tensor for each column, as GET /v2/models/{self._app} describes them",
             )
         columns = {name: _column(given[name], feature) for name, feature in self._features.items()}
         lengths = {len(column) for column in columns.values()}
         if len(lengths) != 1:
             raise UserError(f"the inputs have different numbers of rows: {sorted(lengths)}", hint="send equal shapes")
         return columns
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+    return ", ".join(f"'{name[:80]}'" for name in names[:_NUM_NAMED]) + more
 
 
 def _column(tensor: InputTensor, feature: Column) -> np.ndarray:
@@ -214,10 +223,11 @@ def describe_model(app: str, version: str, manifest: BundleManifest) -> dict[str
 
 def _outputs(manifest: BundleManifest) -> list[dict[str, Any]]:
     if manifest.task == "classification":
-        num_classes = len(manifest.target.categories)
+        labels = list(manifest.target.categories)
         return [
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
-            {"name": "probability", "datatype": "FP64", "shape": [-1, num_classes]},
+            # Which class a column of probabilities is about: the protocol has no field of its own for it.
+            {"name": "probability", "datatype": "FP64", "shape": [-1, len(labels)], "parameters": {"labels": labels}},
         ]
     names = ["value"] + (["lower", "upper"] if "interval" in manifest.engine_settings else [])
     return [{"name": name, "datatype": "FP64", "shape": [-1]} for name in names]
