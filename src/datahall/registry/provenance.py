@@ -64,6 +64,8 @@ def trace(catalogue: Catalogue, anchored: Anchored, answer: Answer, segment_root
             links.append(_link(anchored, record, facts))
     except NotFoundError as error:
         problems.append(f"a link is missing: {error.what}")
+    except DatahallError as error:
+        problems.append(f"a link was changed: {error.what}")
     problems += [f"{link.noun} {link.id}: {link.problem}" for link in links if link.problem]
     problems += _misfits(answer, records)
     sealed = False
