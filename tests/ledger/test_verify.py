@@ -325,6 +325,41 @@ def test_a_column_that_disagrees_with_its_body_is_a_finding(database, signer, he
     assert len(report.problems) == len(rows)
 
 
+def told(report):
+    return [f"{problem.where}: {problem.what}" for problem in report.problems]
+
+
+@pytest.mark.parametrize("seq", range(7))
+def test_a_changed_entry_is_named_first_and_what_follows_is_only_counted(database, signer, held, seq):
+    (body,) = database.execute("SELECT body FROM entries WHERE seq = ?", (seq,)).fetchone()
+    forged = canonical_json(json.loads(body) | {"actor": "forger"})
+    database.execute("UPDATE entries SET body = ? WHERE seq = ?", (forged, seq))
+    report = verify_connection(database, signer.public_key, held)
+    assert told(report)[0] == f"entry {seq}: it was changed"
+    assert report.num_following == len(report.problems) - 1 >= 2
+    assert list(verify.lines(report)) == [
+        f"entry {seq}: it was changed",
+        f"... and {report.num_following} more that follow from the changed entries",
+    ]
+    assert "covers" not in report.as_dict()
+
+
+def test_what_does_not_follow_from_a_changed_entry_is_still_told(database, signer, held):
+    database.execute("UPDATE entries SET body = CAST(replace(body, '\"actor\"', '\"actoR\"') AS BLOB) WHERE seq = 4")
+    database.execute("DELETE FROM record_app WHERE id = 'a'")
+    said = list(verify.lines(verify_connection(database, signer.public_key, held)))
+    assert said[0].endswith(": it was changed")
+    assert said[1] == "app a: its row is gone, but no entry deleted it"
+
+
+def test_a_changed_leaf_below_whole_entries_is_no_changed_entry(database, signer, held):
+    """The control: the entries are whole, the stored hash of one of them is not."""
+    database.execute("UPDATE nodes SET hash = zeroblob(32) WHERE level = 0 AND idx = 3")
+    report = verify_connection(database, signer.public_key, held)
+    assert told(report) == ["node 0/3: it is not the hash of its entries"]
+    assert report.num_following == 0
+
+
 def test_the_module_imports_only_the_standard_library_and_cryptography():
     allowed = {*sys.stdlib_module_names, "cryptography"}
     for node in ast.walk(ast.parse(SCRIPT.read_text("utf-8"))):

@@ -51,6 +51,11 @@ class Report:
     """Entries under the newest of the checkpoints that were handed in."""
     num_records: int = 0
     problems: list[Finding] = field(default_factory=list)
+    """Changed entries first, then what else does not hold, at the end the `num_following`."""
+    num_following: int = 0
+    """How many of the problems follow from an entry that was changed, and are mended with it."""
+    covers: list[range] = field(default_factory=list)
+    """For each problem the entries any of which, changed, would explain it; a root's begin at -1, so that they are many."""
 
     @property
     def ok(self) -> bool:
@@ -62,13 +67,16 @@ class Report:
         """The entries start <= seq < stop that nobody outside the hall has witnessed yet."""
         return min(self.witnessed_size, self.num_entries), self.num_entries
 
-    def add(self, what: str, where: str) -> None:
+    def add(self, what: str, where: str, covers: range = range(0)) -> None:
         """Note one problem."""
         self.problems.append(Finding(what, where))
+        self.covers.append(covers)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain data for `--json`."""
-        return {"ok": self.ok, **asdict(self), "unwitnessed": list(self.unwitnessed)}
+        said = {"ok": self.ok, **asdict(self), "unwitnessed": list(self.unwitnessed)}
+        del said["covers"]
+        return said
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ def verify_connection(connection: sqlite3.Connection, public_key_raw: bytes, hel
     _check_schema(connection, report)
     _check_records(connection, entries.digests, report)
     _check_index(connection, entries.touches, report)
+    _order(report)
     return report
 
 
@@ -286,14 +295,22 @@ def _fold(frontier: Sequence[bytes]) -> bytes:
 def _check_node(connection: sqlite3.Connection, level: int, place: int, value: bytes, report: Report) -> None:
     row = connection.execute("SELECT hash FROM nodes WHERE level = ? AND idx = ?", (level, place)).fetchone()
     if row is None or row[0] != value:
-        report.add("it is missing" if row is None else "it is not the hash of its entries", f"node {level}/{place}")
+        report.add(
+            "it is missing" if row is None else "it is not the hash of its entries",
+            f"node {level}/{place}",
+            _below(level, place),
+        )
+
+
+def _below(level: int, place: int) -> range:
+    return range(place << level, (place + 1) << level)
 
 
 def _check_root(size: int, root: bytes, roots: dict[int, bytes], where: str, report: Report) -> None:
     if size not in roots:
         report.add(f"it covers {size} entries, which are not all there", where)
     elif roots[size] != root:
-        report.add("its root is not that of the entries: one of them was changed", where)
+        report.add("its root is not that of the entries: one of them was changed", where, range(-1, size))
 
 
 def _check_schema(connection: sqlite3.Connection, report: Report) -> None:
@@ -327,7 +344,7 @@ def _check_row(kind: str, row: dict[str, Any], said: tuple[str | None, int], rep
     if digest is None:
         report.add("its row is there, but no entry wrote it", where)
     elif hashlib.sha256(body).hexdigest() != digest:
-        report.add(f"its row is not what entry {seq} wrote", where)
+        report.add(f"its row is not what entry {seq} wrote", where, range(seq, seq + 1))
     else:
         fields = {**json.loads(body), "seq": seq, "body": row["body"]}
         differing = sorted(name for name, value in row.items() if value != fields.get(name))
@@ -339,14 +356,37 @@ def _check_index(connection: sqlite3.Connection, touches: set[tuple[str, str, in
     stored = set(connection.execute("SELECT kind, id, seq FROM touched"))
     for kind, record_id, seq in sorted(stored ^ touches, key=str):
         what = "is missing in" if (kind, record_id, seq) in touches else "does not belong in"
-        report.add(f"entry {seq} {what} its history", f"{kind} {record_id}")
+        report.add(f"entry {seq} {what} its history", f"{kind} {record_id}", range(seq, seq + 1))
+
+
+def _order(report: Report) -> None:
+    """Put changed entries first and what follows from them last: one changed byte unsettles every hash above it."""
+    noted = list(zip(report.problems, report.covers, strict=True))
+    leaves = {problem.where: seq for problem, covers in noted for seq in covers[:1] if problem.where == f"node 0/{seq}"}
+    wider = [covers for _, covers in noted if len(covers) > 1]
+    # A leaf alone was itself changed; where a hash above disagrees too, it was the entry.
+    changed = {where: seq for where, seq in leaves.items() if any(seq in covers for covers in wider)}
+    entries = [Finding("it was changed", f"entry {seq}") for seq in sorted(changed.values())]
+    rest = [(problem, covers) for problem, covers in noted if problem.where not in changed]
+    following = [problem for problem, covers in rest if any(seq in covers for seq in changed.values())]
+    others = [problem for problem, covers in rest if not any(seq in covers for seq in changed.values())]
+    report.problems, report.num_following = [*entries, *others, *following], len(following)
+    report.covers.clear()
+
+
+def lines(report: Report) -> Iterator[str]:
+    """Yield the problems as people read them; those that follow from others are only counted."""
+    causes = report.problems[: len(report.problems) - report.num_following]
+    for problem in causes[:_NUM_PROBLEMS_SHOWN]:
+        yield f"{problem.where}: {problem.what}"
+    if len(causes) > _NUM_PROBLEMS_SHOWN:
+        yield f"... and {len(causes) - _NUM_PROBLEMS_SHOWN} more"
+    if report.num_following:
+        yield f"... and {report.num_following} more that follow from the changed entries"
 
 
 def _lines(report: Report) -> Iterator[str]:
-    for problem in report.problems[:_NUM_PROBLEMS_SHOWN]:
-        yield f"CHANGED  {problem.where}: {problem.what}"
-    if len(report.problems) > _NUM_PROBLEMS_SHOWN:
-        yield f"... and {len(report.problems) - _NUM_PROBLEMS_SHOWN} more"
+    yield from (f"CHANGED  {line}".replace("CHANGED  ...", "...") for line in lines(report))
     yield f"{report.num_entries} entries, {report.size} of them under a signed checkpoint; {report.num_records} records"
     start, stop = report.unwitnessed
     if start == stop:

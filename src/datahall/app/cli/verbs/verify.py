@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from datahall.app.audit import write_kit
 from datahall.app.cli.show import AsJson, console, print_json
@@ -13,7 +14,7 @@ from datahall.app.origin import origin_of
 from datahall.backends.witness.file import FileWitness, default_folder
 from datahall.core.errors import NotFoundError
 from datahall.core.hall import HallPaths
-from datahall.ledger.verify import verify_hall
+from datahall.ledger.verify import lines, verify_hall
 from datahall.security.keys import KeyRing
 
 command = typer.Typer(add_completion=False)
@@ -50,8 +51,8 @@ def verify(
         out.print("every entry has been witnessed outside the hall")
     else:
         out.print(f"[yellow]entries {first} to {stop - 1} have not been witnessed yet[/yellow]")
-    for problem in report.problems[:100]:
-        out.print(f"[red]problem:[/red] {problem.where}: {problem.what}")
+    for line in lines(report):
+        out.print(f"[red]problem:[/red] {escape(line)}")
     out.print(
         "[green]verified[/green]: nothing was changed" if report.ok else f"[red]{len(report.problems)} problem(s)[/red]"
     )
