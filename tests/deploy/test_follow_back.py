@@ -187,6 +187,29 @@ def test_the_page_asks_nobody_for_anything_and_runs_nothing(answered):
     }
 
 
+def test_the_page_counts_and_lists_in_plain_words(answered):
+    house, _ = answered
+    report = make_report(house.catalogue, APP)
+    (item,) = report.candidates
+    (claim,) = item.claims
+    page = render_page(report)
+    assert f"{claim.figure.num} rows, look 1" in page
+    assert "looked at 1 time;" in page
+    assert re.search(r"<td>(onnx|sklearn)</td>", page), "an engine without a remark ends without a semicolon"
+    latency = replace(claim.claim, kind="latency", metric="latency_ms_p95")
+    busy = replace(
+        item,
+        claims=(replace(claim, claim=latency, figure=replace(claim.figure, num=2000)),),
+        run=replace(item.run, parameters={"layers": [64, 32], "rate": 0.1, "balanced": True}),
+        bundle=replace(item.bundle, equivalence={"reason": "as asked"}),
+    )
+    page = render_page(replace(report, num_looks=2, candidates=(busy,)))
+    assert "2,000 requests, look 1" in page
+    assert "looked at 2 times;" in page
+    assert "layers 64, 32; rate 0.1; balanced yes</td>" in page
+    assert re.search(r"<td>(onnx|sklearn); as asked</td>", page)
+
+
 def test_what_people_wrote_is_text_on_the_page(house):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
     house.declare(replace(accuracy(), reason=hostile, name=f"accuracy/{hostile}"))

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 import datahall
+from datahall.policy.words import unit_of
 from datahall.registry.report import ClaimReport, Report
 
 _CHART_WIDTH = 380
@@ -23,13 +24,24 @@ def render_page(report: Report) -> str:
         loader=PackageLoader("datahall.registry"), autoescape=select_autoescape(default=True), trim_blocks=True
     )
     environment.filters["number"] = number
+    environment.filters["plain"] = plain
     environment.globals["chart"] = claim_chart
+    environment.globals["unit_of"] = unit_of
     return environment.get_template("report.html.j2").render(report=report, version=datahall.__version__)
 
 
 def number(value: float | None) -> str:
     """Return a figure with four significant digits, a dash for none."""
     return "—" if value is None else f"{value:.4g}"
+
+
+def plain(value: object) -> str:
+    """Return a setting as people write it: a list without brackets, yes and no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def claim_chart(item: ClaimReport) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,10 +67,21 @@ def show_answer(answer: dict[str, Any]) -> None:
             sure = ", ".join(f"{name} {value:.1%}" for name, value in probabilities)
             lines.add_row(str(number), f"[bold]{item['label']}[/bold]", sure)
         else:
-            between = f"{item['lower']:.4g} to {item['upper']:.4g}" if "lower" in item else ""
-            lines.add_row(str(number), f"[bold]{item['value']:.6g}[/bold]", between)
+            value, *ends = figures(item)
+            lines.add_row(str(number), f"[bold]{value}[/bold]", " to ".join(ends))
     console().print(lines)
     console().print(f"\nversion {answer['version']}; its origins: datahall provenance {answer['id']}")
+
+
+def figures(item: dict[str, Any]) -> list[str]:
+    """Return an answer's value and the ends of its interval, alike exact: the width gets three digits."""
+    if "lower" not in item:
+        return [f"{item['value']:.6g}"]
+    width = item["upper"] - item["lower"]
+    if not 1e-6 < width < 1e9:
+        return [f"{item[name]:.6g}" for name in ("value", "lower", "upper")]
+    places = max(0, 2 - math.floor(math.log10(width)))
+    return [f"{item[name] + 0.0:.{places}f}" for name in ("value", "lower", "upper")]
 
 
 def _rows(values: list[str], file: Path | None) -> list[dict[str, Any]]:
