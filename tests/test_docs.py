@@ -181,6 +181,47 @@ def test_the_readme_knows_how_many_packages_are_installed():
     assert f"{num_packages} 个软件包" in read(ROOT / "README.zh-CN.md")
 
 
+def test_the_docs_know_how_large_an_application_file_may_be():
+    limit = importlib.import_module("datahall.spec.read").SIZE_LIMIT_BYTES
+    assert f"{limit // 1024} KiB cap" in read(DOCS / "explanation" / "threat-model.md")
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "README.md", "SECURITY.md", "CONTRIBUTING.md"])
+def test_a_policy_that_is_named_exists(page):
+    named = set(re.findall(r"\bpolicy[./](\w+)", read(ROOT / page))) - {"py"}
+    assert [name for name in named if not (ROOT / f"src/datahall/policy/{name}.py").is_file()] == []
+    row = re.search(r"`policy/` \| pure decisions: ([\w, ]+)", read(ROOT / "ARCHITECTURE.md"))[1]
+    assert len(row.split(", ")) == len(list((ROOT / "src/datahall/policy").glob("[a-z]*.py"))) - 1, "words.py aside"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/evidence.md"])
+def test_a_reader_finds_the_mutants_that_survive(page):
+    assert "tests/mutation/survivors.txt)" in read(ROOT / page)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/explanation/evidence.md", "docs/tutorial.md"])
+def test_an_auditor_finds_the_kit(page):
+    assert "datahall verify --kit" in read(ROOT / page)
+    assert "`--kit`" in read(DOCS / "reference" / "cli.md")
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/tutorial.md"])
+def test_whoever_follows_a_page_is_told_where_the_command_is(page):
+    commands = re.findall(
+        r"^\$ (.+)$",
+        "".join(re.findall(r"^```console\n(.*?)^```$", read(ROOT / page), re.MULTILINE | re.DOTALL)),
+        re.MULTILINE,
+    )
+    first = next(index for index, command in enumerate(commands) if "datahall " in command)
+    assert 'export PATH="$PWD/.venv/bin:$PATH"' in commands[:first]
+    verbs = importlib.import_module("datahall.app.cli.main").VERBS
+    assert {verb for command in commands for verb in re.findall(r"\bdatahall (\w+)", command)} <= set(verbs)
+
+
+def test_the_chinese_readme_says_that_other_pages_are_english():
+    assert "均为英文" in read(ROOT / "README.zh-CN.md").split("##")[0]
+
+
 def test_each_changelog_fragment_says_of_what_kind_it_is():
     kinds = "added|changed|fixed|removed|security"
     names = [path.name for path in (ROOT / "changes").iterdir() if path.name != "README.md"]

@@ -19,7 +19,7 @@ IMPORT_NAMES = {
     "ruamel.yaml": "ruamel",
     "vl-convert-python": "vl_convert",
 }
-PARTS = {"markupsafe": "jinja2", "pydantic_core": "pydantic"}
+PARTS = {"markupsafe": "jinja2", "pydantic_core": "pydantic", "starlette": "fastapi"}
 """Modules that come with a declared package and are half of its interface."""
 
 

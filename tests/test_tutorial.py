@@ -1,10 +1,12 @@
 """The tutorial is executed as it stands; so is every other page with console blocks that asks for it."""
 
 import importlib.util
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from consoles import Command, Console, File, steps_of
+from consoles import USUAL_ADDRESS, Command, Console, File, curl, steps_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -12,6 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.skipif(not importlib.util.find_spec("datahall.app.cli.main"), reason="the command line is not built yet")
 def test_the_tutorial_does_what_it_says(tmp_path):
     steps = steps_of((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+    # the examples of the HTTP page ask the hall of the tutorial, while it is up
+    examples = steps_of((ROOT / "docs" / "reference" / "http.md").read_text(encoding="utf-8"))
+    assert [type(step) for step in examples].count(Command) >= 5
+    stop = next(index for index, step in enumerate(steps) if getattr(step, "text", "") == "datahall stop")
+    steps[stop:stop] = examples
     console = Console(tmp_path, tmp_path / "hall")
     wrong = []
     try:
@@ -44,6 +51,11 @@ def test_a_page_is_read_step_by_step():
         ("digest 0123456789abcdef", "digest fedcba9876543210", []),
         ("gate: pass", "gate: fail", ["gate: pass"]),
         ("a word", "", ["a word"]),
+        ("verified: 13 of 13 links", "verified: 15 of 15 links", []),
+        ("verified: 1 of 1 links", "verified: 15 of 15 links", ["verified: 1 of 1 links"]),
+        ("verified: 13 of 13 links", "verified: 1 of 13 links", ["verified: 13 of 13 links"]),
+        ("2 candidate(s)", "3 candidate(s)", ["2 candidate(s)"]),
+        ("took 2 s", "took 2.75 s", ["took 2 s"]),
     ],
 )
 def test_output_is_compared_loosely_but_not_blindly(tmp_path, shown, printed, wrong):
@@ -62,3 +74,36 @@ def test_a_command_that_fails_or_says_something_else_is_reported(tmp_path):
     assert "ended with 1" in console.run(Command(7, "false", ()))[0]
     assert "did not print 'two'" in console.run(Command(8, "echo one", ("two",)))[0]
     assert "no folder" in console.run(Command(9, "cd nowhere", ()))[0]
+
+
+def test_a_variable_takes_what_a_command_printed(tmp_path):
+    console = Console(tmp_path, tmp_path)
+    assert console.run(Command(1, 'export PATH="$PWD/.venv/bin:$PATH"', ())) == []
+    assert console.run(Command(2, "KEY=$(echo dh_1)", ())) == []
+    assert console.run(Command(3, 'echo "key: $KEY"', ("key: dh_1",))) == []
+
+
+def test_a_page_speaks_to_the_port_that_the_hall_took(tmp_path):
+    console = Console(tmp_path, tmp_path)
+    assert console.run(Command(1, "echo Serving at http://127.0.0.1:7403/predict/a", ())) == []
+    assert console.run(Command(2, f"echo {USUAL_ADDRESS}/v2", ("http://127.0.0.1:7403/v2",))) == []
+
+
+class Echo(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"{self.path} {self.headers['X-API-Key']} {body}".encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_without_curl_the_same_is_asked_through_httpx(tmp_path):
+    (tmp_path / "rows.json").write_text('{"rows": []}')
+    with HTTPServer(("127.0.0.1", 0), Echo) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/predict/a"
+        done = curl(["curl", "-s", "-H", "X-API-Key: dh_1", "-d", "@rows.json", address], tmp_path)
+    assert done.stdout == '/predict/a dh_1 {"rows": []}'

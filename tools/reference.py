@@ -52,6 +52,54 @@ HTTP_MEANINGS = {
     "predict": 'plain JSON: `{"rows": [{"column": value, ...}]}` in, one prediction a row out',
 }
 
+HTTP_EXAMPLES = """## Examples
+
+The hall of the [tutorial](../tutorial.md) answers, and `rows.json` is the file from there. A program gets a key of its own; its text is
+shown once, and the hall keeps only a hash:
+
+```console
+$ KEY=$(datahall key issue "my program" --scope predict:tumours --scope read --days 30)
+```
+
+Plain JSON, a list of rows in, one prediction a row out:
+
+```console
+$ curl -s -H "Authorization: Bearer $KEY" -d @rows.json http://127.0.0.1:7400/predict/tumours
+{"id":"ANSWER_ID",...benign...
+```
+
+The Open Inference Protocol takes one tensor a feature or, where every feature is a number, one tensor `input` with the features in the
+order of the table. `GET /v2/models/tumours` tells names, types and order.
+
+```json v2.json
+{"inputs": [{"name": "input", "shape": [1, 30], "datatype": "FP64", "data": [
+  13.54, 14.36, 87.46, 566.3, 0.09779, 0.08129, 0.06664, 0.04781, 0.1885, 0.05766,
+  0.2699, 0.7886, 2.058, 23.56, 0.008462, 0.0146, 0.02387, 0.01315, 0.0198, 0.0023,
+  15.11, 19.26, 99.7, 711.2, 0.144, 0.1773, 0.239, 0.1288, 0.2977, 0.07259
+]}]}
+```
+
+```console
+$ curl -s -H "Authorization: Bearer $KEY" http://127.0.0.1:7400/v2/models/tumours
+{"name":"tumours",...
+$ curl -s -H "Authorization: Bearer $KEY" -d @v2.json http://127.0.0.1:7400/v2/models/tumours/infer
+{"model_name":"tumours",...benign...
+```
+
+Where an answer came from, each link proven (scope `read`):
+
+```console
+$ curl -s -H "Authorization: Bearer $KEY" http://127.0.0.1:7400/api/v1/answers/ANSWER_ID/provenance
+{...ANSWER_ID...
+```
+
+What is wrong is said:
+
+```console
+$ curl -s -H "Authorization: Bearer $KEY" -d "{}" http://127.0.0.1:7400/predict/tumours
+{"error":...
+```"""
+
 CONTROL_TEXT = (
     "The gateway passes everything else on to control, byte for byte. While control is down these answer 503, and the routes "
     "above go on."
@@ -189,6 +237,7 @@ def http_page() -> str:
     parts = [text, "## Routes of the gateway", table(head, rows)]
     if importlib.util.find_spec("datahall.app.http.api") is not None:
         parts += ["## Routes of control", CONTROL_TEXT, table(head, control_rows())]
+    parts.append(HTTP_EXAMPLES)
     return page_of("HTTP", *parts)
 
 
