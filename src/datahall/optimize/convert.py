@@ -74,5 +74,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.floating):
         return float(value)
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1):
+        if set(map(type, value)) <= {int, float, str, bytes}:
+            return list(value)  # a forest has lists of a million numbers, most of them plain
         return [_plain(item) for item in value]
     return value
