@@ -21,6 +21,7 @@ import pytest
 
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core.clock import SystemClock
+from datahall.security.keys import KeyRing
 
 BOUND_SECONDS = 60.0
 """How long a test waits for what must happen; on a quiet machine nothing takes nearly as long."""
@@ -192,8 +193,9 @@ class Place:
 
     @contextlib.contextmanager
     def catalogue(self):
-        """Open the catalogue of a hall that nobody holds."""
-        found = SqliteCatalogue(self.hall / "hall.db", SystemClock())
+        """Open the catalogue of a hall that nobody holds, with the hall's own key."""
+        key = KeyRing.open(self.hall / "keys").entry_key
+        found = SqliteCatalogue(self.hall / "hall.db", SystemClock(), entry_key=key)
         try:
             yield found
         finally:

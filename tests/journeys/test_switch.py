@@ -1,39 +1,110 @@
-"""From one version to the next while clients ask: a refusal changes nothing, a release loses no answer."""
+"""From one version to the next while clients ask, and every decision on the way asked again."""
 
 from __future__ import annotations
 
-from datahall.core.records import Deployment, Replica, Version
+import json
+from types import SimpleNamespace
 
-PLAIN = "{model: logistic}"
+import msgspec
+import pytest
+
+from datahall.app.decisions import read_decisions
+from datahall.core.canonical import canonical_json
+from datahall.core.records import Deployment, Replica, Verdict, Version
+from datahall.policy import gate, rollout
+
 COARSE = "{model: logistic, columns: [colour]}"
 PETAL = "{model: logistic, columns: [petal]}"
 
 
-def test_a_refusal_changes_nothing_and_a_release_loses_no_answer(rested, kit):
-    rested.up()
-    with kit.Poll(rested) as poll:
-        rested.write(candidates={"coarse": COARSE})
-        refused = rested.events("app/app.yaml", expect=3)
-        assert refused.ended["champion"] == "flowers@1.0.0"
-        assert set(poll.versions) == {"flowers@1.0.0"}, "the champion goes on answering"
-        num_before = len(poll.versions)
+@pytest.fixture(scope="module")
+def switched(released, kit, tmp_path_factory):
+    """A hall at rest that has refused one candidate and released a better one while clients asked it."""
+    place = released.copy(tmp_path_factory.mktemp("y"))
+    seen = SimpleNamespace(place=place)
+    try:
+        with kit.Poll(place.up()) as poll:
+            place.write(candidates={"coarse": COARSE})
+            seen.refused = place.events("app/app.yaml", expect=3)
+            seen.before = list(poll.versions)
+            place.write(candidates={"coarse": COARSE, "petal": PETAL})
+            seen.better = place.events("app/app.yaml")
+            kit.eventually(
+                lambda: poll.versions[-1:] == [seen.better.ended["version"]], what="the new version's answer"
+            )
+        seen.poll = poll
+        kit.eventually(lambda: len(place.processes("mains replica")) == 1, what="the old replica gone")
+    finally:
+        place.close()
+    (seen.log,) = (place.hall / "logs").glob("decisions*.jsonl")
+    with place.catalogue() as catalogue:
+        seen.verdicts = catalogue.find(Verdict)
+        seen.deployments = catalogue.find(Deployment)
+        seen.replicas = catalogue.find(Replica)
+        seen.versions = {version.id: version for version in catalogue.find(Version)}
+    return seen
 
-        rested.write(candidates={"coarse": COARSE, "petal": PETAL})
-        better = rested.events("app/app.yaml")
-        assert better.ended["outcome"] == "released"
-        assert better.ended["champion"] == better.ended["version"] != "flowers@1.0.0"
-        assert "train/coarse" in better.reused
-        after = kit.eventually(lambda: poll.versions[-1:] == [better.ended["version"]] and len(poll.versions))
-    assert poll.failures == []
-    assert num_before < after
-    assert sorted(poll.versions) == poll.versions, "nobody is sent back to the old version"
 
-    kit.eventually(lambda: len(rested.processes("mains replica")) == 1, what="the old replica gone")
-    rested.do("stop")
-    with rested.catalogue() as catalogue:
-        states = {deployment.version: deployment.state for deployment in catalogue.find(Deployment)}
-        assert states == {"flowers@1.0.0": "retired", better.ended["version"]: "live"}
-        assert {replica.state for replica in catalogue.find(Replica)} == {"gone"}
-        new = catalogue.get(Version, better.ended["version"])
-        assert new.parent == "flowers@1.0.0"
-    assert rested.ask("verify")["ok"] is True
+def test_a_refusal_changes_nothing(switched):
+    assert switched.refused.ended["champion"] == "flowers@1.0.0"
+    assert set(switched.before) == {"flowers@1.0.0"}, "the champion goes on answering"
+
+
+def test_a_release_loses_no_answer(switched):
+    assert switched.better.ended["outcome"] == "released"
+    assert switched.better.ended["champion"] == switched.better.ended["version"] != "flowers@1.0.0"
+    assert "train/coarse" in switched.better.reused
+    assert switched.poll.failures == []
+    assert len(switched.poll.versions) > len(switched.before)
+    turn = switched.poll.versions.index(switched.better.ended["version"])
+    assert set(switched.poll.versions[turn:]) == {switched.better.ended["version"]}, "nobody is sent back"
+
+
+def test_what_was_released_before_is_retired_with_its_replica(switched):
+    version = switched.better.ended["version"]
+    assert {d.version: d.state for d in switched.deployments} == {"flowers@1.0.0": "retired", version: "live"}
+    assert {replica.state for replica in switched.replicas} == {"gone"}
+    assert switched.versions[version].parent == "flowers@1.0.0"
+    assert switched.place.ask("verify")["ok"] is True
+
+
+def asked_again(verdict, **changes):
+    view = msgspec.convert({**verdict.view, **changes}, gate.GateView)
+    _, decision, reason = gate.decide(None, view, None, verdict.decided_at_ns, 0.0)
+    return decision.outcome, reason, decision.findings, gate.view_digest(view)
+
+
+def test_the_gate_says_the_same_of_every_view_again(switched):
+    assert {verdict.outcome for verdict in switched.verdicts} == {"pass", "fail"}
+    for verdict in switched.verdicts:
+        assert asked_again(verdict) == (verdict.outcome, verdict.reason, verdict.findings, verdict.view_digest)
+
+
+def test_another_view_would_be_noticed(switched):
+    passed = next(verdict for verdict in switched.verdicts if verdict.outcome == "pass")
+    outcome, _, _, digest = asked_again(passed, exhibits=[])
+    assert (outcome, digest == passed.view_digest) == ("insufficient", False)
+
+
+def test_the_rollout_decides_the_same_again(switched):
+    logged = list(read_decisions(switched.log))
+    assert len(logged) >= 4, "it started, routed, replaced and stopped"
+    for one in logged:
+        assert one.policy == "rollout"
+        again = rollout.decide(
+            msgspec.convert(one.state, rollout.RolloutState),
+            msgspec.convert(one.view, rollout.RolloutView),
+            msgspec.convert(one.event, rollout.ReplicaEnded | rollout.Tick),
+            one.now,
+            one.draw,
+        )
+        assert canonical_json(list(again)) == canonical_json([one.new_state, one.decision, one.reason])
+    started = {name for one in logged for name in one.decision["start"]}
+    assert started == {deployment.id for deployment in switched.deployments}
+
+
+def test_a_line_that_was_cut_off_ends_the_log_quietly(switched, tmp_path):
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(switched.log.read_bytes()[:-5])
+    assert len(list(read_decisions(cut))) == len(switched.log.read_bytes().splitlines()) - 1
+    assert json.loads(switched.log.read_bytes().splitlines()[0])["policy"] == "rollout"
