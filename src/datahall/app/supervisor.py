@@ -143,6 +143,7 @@ def _supervise(
         listener.close()
         os.close(held)
         os.close(lifeline)
+        paths.drop_runtime()
     return 0
 
 

@@ -82,6 +82,7 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
                 sequencer.stop()
             finally:
                 catalogue.close()
+                paths.drop_runtime()
 
 
 def _wire(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -18,6 +19,7 @@ class HallPaths:
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().resolve()
+        self._runtime: Path | None = None
         self.db = self.root / "hall.db"
         self.lock = self.root / "hall.lock"
         self.supervisor_lock = self.root / "supervisor.lock"
@@ -64,11 +66,18 @@ class HallPaths:
         folder = base / f"datahall-{os.getuid()}-{digest_bytes(os.fsencode(self.root))[:12]}"
         if len(os.fsencode(folder)) > 70:  # leave room for the socket's own name
             folder = Path("/tmp") / folder.name  # noqa: S108  (0700, ours, and checked below)
+        self._runtime = folder
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
         if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
             raise UserError(f"{folder} is not a private folder of yours", hint=f"remove it: rm -r {folder}")
         return folder
+
+    def drop_runtime(self) -> None:
+        """Remove the folder of the sockets if nobody has one there any more."""
+        if self._runtime is not None:
+            with contextlib.suppress(OSError):  # somebody of this hall still listens, or it is gone already
+                self._runtime.rmdir()
 
     def control_socket(self) -> Path:
         """Return where the process that holds this hall listens, if it does."""
