@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -114,6 +115,25 @@ def test_a_minute_old_segment_is_sealed_and_an_empty_one_is_not_made(tmp_path):
     assert sealed.suffix == ".sealed"
     log.close(200)
     assert segment_files(tmp_path) == [sealed]
+
+
+def test_a_sync_without_a_descriptor_to_spare_is_done_later(tmp_path):
+    log = AnswerLog(tmp_path, "g1", now_ns=0)
+    write(log, 1)
+    spare = os.open(tmp_path, os.O_RDONLY)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))  # no lower number is free
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            log.sync_work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(spare)
+    work = log.sync_work()
+    assert work is not None
+    work()
+    assert log.sync_work() is None
+    log.close(1)
 
 
 def test_numbers_go_on_after_a_restart(tmp_path):

@@ -83,15 +83,15 @@ class AnswerLog:
     def sync(self) -> None:
         """Make everything appended survive a power cut."""
         if self._dirty:
-            self._dirty = False
             os.fdatasync(self._descriptor)
+            self._dirty = False
 
     def sync_work(self) -> Callable[[], None] | None:
         """Return `sync` as work for another thread, None where there is nothing to do."""
         if not self._dirty:
             return None
-        self._dirty = False
         descriptor = os.dup(self._descriptor)  # the log may seal its segment and close its own meanwhile
+        self._dirty = False  # only now: where no descriptor was left, the next call must find the work again
 
         def work() -> None:
             try:
