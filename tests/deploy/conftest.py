@@ -390,7 +390,7 @@ class House(Vandal):
             for thread in set(threading.enumerate()) - before:
                 thread.join(10)
             self.sequencer.flush()
-        return problem
+        return problem or "; ".join(reconciler.problems())
 
     def reconcile(self) -> tuple[list[Any], str]:
         """Run a reconciler of its own; return the tables that it published and its problem."""

@@ -11,9 +11,11 @@ from datahall.core.canonical import canonical_json
 from datahall.core.errors import IntegrityError
 from datahall.core.records import Artifact, EvidenceKey, Replica, RouteTable, Version
 from datahall.deploy.table import TABLE_ID, routed_by
+from datahall.security.access import issue_key
 from datahall.security.signing import Ed25519Signer, dsse_sign
 from datahall.serve.table import PAYLOAD_TYPE, FileRouteSource, publish_routes
 
+TEAM = "main"
 replace = msgspec.structs.replace
 
 
@@ -151,7 +153,7 @@ def test_a_control_that_starts_signs_no_way_to_a_revoked_version(followed):
     house.write(replace(version, revoked=True), kind="version.revoked")
     published, problem = house.reconcile()
     assert "was revoked" in problem
-    assert published == []
+    assert [table.routes for table in published] == [()]
     house.write(version)  # control: without the revocation the same start signs the same way
     published, _ = house.reconcile()
     assert routed_by(published[0]) == routed_by(table)
@@ -213,3 +215,36 @@ def test_revisions_grow_by_one_from_one(house):
     house.rounds(reconciler, 3)
     assert [table.revision for table in published] == list(range(1, len(published) + 1))
     assert len(published) > 1
+
+
+def test_one_refused_application_holds_up_neither_the_others_nor_a_revocation(followed):
+    """Keys and other applications go out all the same; the refused one has no traffic and is named."""
+    house, _, _ = followed
+    _, key = issue_key(name="ci", principal="ci", team=TEAM, scopes=("predict",), clock=house.clock)
+    house.write(key, kind="key.issued")
+    published = []
+    reconciler = house.reconciler(published)
+    assert house.rounds(reconciler) == ""
+    assert key.sha256 in published[-1].keys
+    version = house.catalogue.find(Version)[-1]
+    house.write(replace(version, revoked=True), kind="version.revoked")
+    house.write(replace(key, revoked_at_ns=house.clock.now_ns()), kind="key.revoked")
+    assert "was revoked" in house.rounds(reconciler)
+    assert (published[-1].routes, published[-1].keys) == ((), {})
+    num_published = len(published)
+    house.rounds(reconciler, 3)
+    assert len(published) == num_published  # what stays refused is not published again and again
+
+
+def test_a_table_that_could_not_be_read_is_read_at_the_next_poll(house, tmp_path, monkeypatch):
+    """A gateway without a free descriptor must not miss a revocation for good."""
+    table = RouteTable(id=TABLE_ID, revision=1, routes=(), keys={}, published_at_ns=1)
+    path = tmp_path / "routes.json"
+    publish_routes(path, table, house.keys.signer)
+    source = FileRouteSource(path, {house.keys.signer.key_id: house.keys.signer.public_key})
+    with monkeypatch.context() as patched:
+        patched.setattr(type(path), "read_bytes", lambda _: (_ for _ in ()).throw(OSError(24, "Too many open files")))
+        assert source.poll() is None
+        assert "cannot be read" in source.problem
+    assert source.poll() == table
+    assert source.problem == ""

@@ -190,7 +190,9 @@ class World:
         grant = KeyGrant(key_id=text, principal=f"user-{text}", team=team, scopes=scopes, expires_at_ns=expires_at_ns)
         self.keys[digest_bytes(text.encode())] = grant
 
-    def deploy(self, predictor, *, num_replicas=1, app="flowers", version="1.0.0", team="lab"):
+    def deploy(
+        self, predictor, *, num_replicas=1, app="flowers", version="1.0.0", team="lab", protocols=("predict", "v2")
+    ):
         names = [f"{app}-{version}-{index}" for index in range(num_replicas)]
         self.replicas.update({name: RunningReplica(self.folder, name, predictor) for name in names})
         replicas = tuple(RouteReplica(id=name, address=self.replicas[name].address) for name in names)
@@ -204,6 +206,7 @@ class World:
                 manifest=predictor.manifest,
                 bundle=digest_of(predictor.manifest),
                 replicas=replicas,
+                protocols=protocols,
             )
         )
         return [self.replicas[name] for name in names]

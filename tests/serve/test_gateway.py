@@ -479,3 +479,19 @@ def test_expect_100_continue(flowers):
         assert client.socket.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(body)
         assert client.reply().status == 200
+
+
+@pytest.mark.parametrize(
+    ("protocols", "plain", "tensors"), [(("predict",), 200, 404), (("v2",), 404, 200), (("predict", "v2"), 200, 200)]
+)
+def test_an_application_answers_in_its_protocols_only(world, kit, protocols, plain, tensors):
+    world.deploy(kit.TinyPredictor(kit.manifest()), protocols=protocols)
+    world.publish()
+    world.start()
+    reply = world.ask("POST", "/predict/flowers", GOOD)
+    assert reply.status == plain
+    whole = {"name": "input", "shape": [1, 2], "datatype": "FP64", "data": [2.0, 1.0]}
+    reply = world.ask("POST", "/v2/models/flowers/infer", {"inputs": [whole]})
+    assert reply.status == tensors
+    if tensors == 404:
+        assert reply.json()["hint"] == "it answers in: predict"

@@ -11,7 +11,7 @@ from datahall.app.decisions import Decided, DecisionLog
 from datahall.app.environment import node_class
 from datahall.app.processes import started_at
 from datahall.app.replicas import Replicas, wait_ready
-from datahall.core.errors import DatahallError, NotFoundError
+from datahall.core.errors import DatahallError, IntegrityError, NotFoundError, RefusedError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue, Launcher, Process
 from datahall.core.ports.clock import Clock
@@ -34,6 +34,8 @@ from datahall.security.access import key_grants
 BUSY_S, IDLE_S, FAILING_S = 0.1, 0.5, 5.0
 """How long until the next round: after one that changed something, after one that found nothing to do, and at most
 where one after another fails."""
+STOP_SECONDS = 10.0
+"""What a replica gets at most to finish when the whole hall stops."""
 Publish = Callable[[RouteTable], None]
 """Makes gateways see a table."""
 Acknowledged = Callable[[], int]
@@ -62,6 +64,7 @@ class Reconciler:
         self._processes: dict[str, Process] = {}
         self._greeted: set[str] = set()
         self._published = False
+        self._logged: tuple[rollout.RolloutView, rollout.Rollout] | None = None
         self._state: rollout.RolloutState = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -87,7 +90,10 @@ class Reconciler:
             self._thread.join()
         with self._lock:
             processes = dict(self._processes)
-        waiters = [threading.Thread(target=process.stop) for process in processes.values()]
+        waiters = [
+            threading.Thread(target=process.stop, args=(min(self._drain_seconds(name), STOP_SECONDS),))
+            for name, process in processes.items()
+        ]
         for waiter in waiters:
             waiter.start()
         for waiter in waiters:
@@ -106,13 +112,16 @@ class Reconciler:
             ]
             for event in (*events, rollout.Tick()):
                 decision = self._decide(self._view(), event)
-            self._apply(decision)
-        return bool(ended) or decision != rollout.Rollout()
+            did = self._apply(decision)
+        return bool(ended) or did
 
     def _decide(self, view: rollout.RolloutView, event: rollout.ReplicaEnded | rollout.Tick) -> rollout.Rollout:
         now, before = self._clock.now_ns(), self._state
         self._state, decision, reason = rollout.decide(before, view, event, now, 0.0)
-        if decision != rollout.Rollout():
+        # A decision that cannot be carried out is taken again each round; once is enough to read.
+        repeated = (view, decision) == self._logged
+        if decision != rollout.Rollout() and not repeated:
+            self._logged = (view, decision)
             self._decisions.append(
                 Decided(
                     policy="rollout",
@@ -133,8 +142,8 @@ class Reconciler:
         while not self._ending.is_set():
             try:
                 wait_s = BUSY_S if self.tick() else IDLE_S
-            except (DatahallError, OSError) as error:  # a full disk, say: this thread must be there when it has room
-                self._problems["routes"] = error.what if isinstance(error, DatahallError) else str(error)
+            except Exception as error:  # noqa: BLE001  whatever it was, this thread must be there when it is over
+                self._problems["routes"] = error.what if isinstance(error, DatahallError) else repr(error)
                 wait_s = min(2 * max(wait_s, IDLE_S), FAILING_S)
             else:
                 self._problems.pop("routes", None)
@@ -173,7 +182,8 @@ class Reconciler:
             acknowledged=self._acknowledged(),
         )
 
-    def _apply(self, decision: rollout.Rollout) -> None:
+    def _apply(self, decision: rollout.Rollout) -> bool:
+        """Do what was decided; return whether anything came of it."""
         for deployment in decision.start:
             self._start(self._catalogue.get(Deployment, deployment))
         for replica_id in decision.stop:
@@ -185,19 +195,33 @@ class Reconciler:
         # The first round signs a table of its own: the stored one may be older than a revocation, or not ours at all.
         stored = table is not None and not self._published
         if stored or decision.routes is not None or keys != (table.keys if table else {}):
-            self._route(table, routes, keys)
+            return self._route(table, routes, keys) or bool(decision.start or decision.stop)
+        return bool(decision.start or decision.stop)
 
-    def _route(self, table: RouteTable | None, routes: Iterable[rollout.Routed], keys: dict[str, KeyGrant]) -> None:
-        deployments, bundles = {}, {}
+    def _route(self, table: RouteTable | None, routes: Iterable[rollout.Routed], keys: dict[str, KeyGrant]) -> bool:
+        """Publish the lines that may be published, and all keys; return whether that is anything new.
+
+        A line that is refused is left out and named: it must not hold up the other applications, or a revocation.
+        """
+        lines, deployments, bundles = [], {}, {}
         for line in routes:
             deployment = self._catalogue.get(Deployment, line.deployment)
+            try:
+                bundles[deployment.bundle] = self._admission.serve(deployment)
+            except (RefusedError, IntegrityError) as error:
+                self._problems[f"{line.app} has no traffic"] = error.what
+                continue
+            self._problems.pop(f"{line.app} has no traffic", None)
+            lines.append(line)
             deployments[line.deployment] = deployment
-            bundles[deployment.bundle] = self._admission.serve(deployment)
+        if self._published and table is not None and (tuple(sorted(lines)), keys) == (routed_by(table), table.keys):
+            return False
         replicas = {replica.id: replica for replica in self._living()}
-        new = next_table(table, routes, deployments, bundles, replicas, keys, self._clock.now_ns())
+        new = next_table(table, lines, deployments, bundles, replicas, keys, self._clock.now_ns())
         self._act("routes.published", {"revision": new.revision}, Change(old=table, new=new))
         self._publish(new)
         self._published = True
+        return True
 
     def _start(self, deployment: Deployment) -> None:
         replica_id = new_id("rep", self._clock)
@@ -248,7 +272,11 @@ class Reconciler:
     def _drain(self, replica_id: str) -> None:
         process = self._processes.get(replica_id)
         if process is not None:
-            process.stop()
+            process.stop(grace_seconds=self._drain_seconds(replica_id))
+
+    def _drain_seconds(self, replica_id: str) -> float:
+        deployment = self._catalogue.get(Replica, replica_id).deployment
+        return self._catalogue.get(Deployment, deployment).drain_seconds
 
     def _reap(self) -> list[str]:
         """Mark replicas whose process has ended; return the deployments that lost one nobody had stopped."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -123,6 +124,8 @@ def _supervise(
     # Every process of the hall holds the reading end and ends when the writing end, held here alone, closes: however
     # the supervisor ends, nothing of the hall outlives it.
     lifeline, held = os.pipe()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a gateway without descriptors hears of no revocation
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     stopping = _on_signals()
     children = _children(paths, keys, listener, lifeline)

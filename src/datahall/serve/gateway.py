@@ -173,6 +173,9 @@ class Gateway:
             what += f" with the version '{found.version[:80]}' live" if found.version else ""
             raise HttpError(refusal(404, what, "datahall ps lists what is live"))
         authorize(grant, found.route.permission, found.app)
+        if found.route.protocol not in lane.route.protocols:
+            what = f"the application '{found.app}' does not answer in this protocol"
+            raise HttpError(refusal(404, what, f"it answers in: {', '.join(lane.route.protocols)}"))
         return grant, lane
 
     def _ask(self, request: Request, slot: Slot, found: Match, grant: KeyGrant, lane: Lane) -> None:

@@ -20,6 +20,11 @@ class HotRoute(msgspec.Struct, frozen=True, kw_only=True):
     permission: Permission
     action: Action
 
+    @property
+    def protocol(self) -> str:
+        """The protocol that it belongs to, as `serve.protocols` of an application file names it."""
+        return "predict" if self.path.startswith("/predict/") else "v2"
+
 
 class Match(msgspec.Struct, frozen=True, gc=False):
     """A request's route, and what its path names."""

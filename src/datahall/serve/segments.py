@@ -9,6 +9,7 @@ can take. The file being written is called `<gateway>-<first sequence>.open`; a 
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from datahall.core.records import Answer
 from datahall.serve.answers import AnswerIdParts
 
 OPEN, SEALED = ".open", ".sealed"
+_NAME = re.compile(r".+-[0-9]{15}\.(open|sealed)")
 MAX_RECORD_BYTES = 1 << 16
 _HEAD = struct.Struct(">II")
 _ENCODER = msgspec.msgpack.Encoder()
@@ -151,11 +153,14 @@ class AnswerLog:
 
 
 def segment_files(folder: Path, gateway: str | None = None) -> list[Path]:
-    """Return the segments in `folder`, of one gateway or of all, ordered by gateway and first sequence."""
+    """Return the segments in `folder`, of one gateway or of all, ordered by gateway and first sequence.
+
+    Whatever else somebody has put there is passed over.
+    """
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix in (OPEN, SEALED) and (gateway is None or _gateway_of(path) == gateway)
+        if _NAME.fullmatch(path.name) and (gateway is None or _gateway_of(path) == gateway)
     )
 
 

@@ -65,14 +65,8 @@ class FileRouteSource:
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen == self._seen:
             return None
-        self._seen = seen
-        if status.st_size > MAX_TABLE_BYTES:
-            self.problem = "the route table is too large"
-            return None
-        try:
-            table = read_routes(self._path.read_bytes(), self._keys)
-        except (DatahallError, OSError) as error:
-            self.problem = f"the newest route table is refused: {type(error).__name__}"
+        table = self._read(seen)
+        if table is None:
             return None
         if table.revision <= self._revision:
             if table.revision < self._revision:
@@ -81,6 +75,23 @@ class FileRouteSource:
         self._revision = table.revision
         self.problem = ""
         return table
+
+    def _read(self, seen: tuple[int, int, int]) -> RouteTable | None:
+        if seen[2] > MAX_TABLE_BYTES:
+            self._seen = seen
+            self.problem = "the route table is too large"
+            return None
+        try:
+            data = self._path.read_bytes()
+        except OSError as error:  # no descriptor left, say: it is read at the next poll, for it may revoke a key
+            self.problem = f"the newest route table cannot be read: {error.strerror}"
+            return None
+        self._seen = seen
+        try:
+            return read_routes(data, self._keys)
+        except DatahallError as error:
+            self.problem = f"the newest route table is refused: {type(error).__name__}"
+            return None
 
 
 class Index:
