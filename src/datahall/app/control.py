@@ -15,7 +15,7 @@ from datahall.app.kinds import KINDS
 from datahall.app.lifecycle.walk import Walk
 from datahall.app.planning import intend, read_app
 from datahall.app.processes import is_running
-from datahall.app.sealing import seal_segments, segment_root
+from datahall.app.sealing import segment_root
 from datahall.app.wiring import Hall
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
@@ -207,10 +207,6 @@ class Control:
         change = Change(old=key, new=revoked)
         self._hall.catalogue.act(Act(kind="key.revoked", actor="owner", body={"key": key_id}, changes=(change,)))
         return self._key_status(revoked)
-
-    def seal(self) -> None:
-        """Put finished stretches of the answer log into the ledger."""
-        seal_segments(self._hall.catalogue, self._hall.paths.answers, self._hall.clock)
 
     def _app_status(self, app: App, replicas: list[Replica]) -> AppStatus:
         catalogue = self._hall.catalogue

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from datahall.app.control import Control
 from datahall.app.owner import ensure_owner
+from datahall.app.sealing import Sealer
 from datahall.app.wiring import open_hall
 from datahall.core.hall import HallPaths
 
@@ -22,7 +23,9 @@ def local_control(paths: HallPaths, *, listen: bool = False) -> Iterator[Control
         ensure_owner(hall.catalogue, hall.keys, hall.clock)
         control = Control(hall)
         control.recover()
-        control.seal()
+        sealer = Sealer(hall.catalogue, hall.paths.answers, hall.clock)
+        sealer.seal()
+        control.watch(lambda: sealer.problems)
         with ExitStack() as stack:
             if listen:
                 api = import_module("datahall.app.http.api").make_api(control, hall.catalogue, hall.clock)

@@ -16,6 +16,7 @@ from datahall.app.http.listen import serve_until_told
 from datahall.app.lifeline import hold
 from datahall.app.owner import ensure_owner
 from datahall.app.reconciler import Reconciler
+from datahall.app.sealing import Sealer, seal_on
 from datahall.app.supervisor import GATEWAY, ControlOrder
 from datahall.app.wiring import Hall, open_hall
 from datahall.core.errors import DatahallError
@@ -57,15 +58,18 @@ def _serve(hall: Hall) -> int:
     problems: list[str] = []
     control.watch(reconciler.problems)
     control.watch(lambda: tuple(problems))
-    sealer = threading.Thread(target=_seal, args=(control, ending, problems), name="sealer", daemon=True)
-    sealer.start()
+    sealer = Sealer(hall.catalogue, hall.paths.answers, hall.clock)
+    sealing = threading.Thread(
+        target=seal_on, args=(sealer, partial(ending.wait, SEAL_SECONDS), problems), name="sealer", daemon=True
+    )
+    sealing.start()
     try:
         serve_until_told(make_api(control, hall.catalogue, hall.clock), hall.paths.control_socket())
     finally:
         ending.set()
-        sealer.join()
+        sealing.join()
         reconciler.stop()
-        control.seal()
+        sealer.seal()
     return 0
 
 
@@ -76,13 +80,3 @@ def acknowledged(runtime: Path) -> int:
     except (FileNotFoundError, msgspec.DecodeError):
         return 0
     return int(state["revision"])
-
-
-def _seal(control: Control, ending: threading.Event, problems: list[str]) -> None:
-    while not ending.wait(SEAL_SECONDS):
-        try:
-            control.seal()
-        except (DatahallError, OSError) as error:  # this thread must be there when the disk has room again
-            problems[:] = [f"answer log: {error.what if isinstance(error, DatahallError) else error}"]
-        else:
-            problems.clear()
