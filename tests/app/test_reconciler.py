@@ -216,3 +216,21 @@ def test_its_thread_survives_what_a_full_disk_raises(world, tmp_path):
             break
         world.reconciler._ending.wait(0.02)
     assert (world.states(), world.reconciler.problems()) == (["ready"], ())
+
+
+def test_its_thread_survives_an_error_that_nobody_foresaw(world):
+    acknowledged = world.reconciler._acknowledged
+    world.reconciler._acknowledged = lambda: {}["revision"]
+    world.reconciler.start()
+    for _ in range(500):
+        if world.reconciler.problems():
+            break
+        world.reconciler._ending.wait(0.02)
+    assert world.reconciler.problems() == ("routes: KeyError('revision')",)
+    world.reconciler._acknowledged = acknowledged
+    world.reconciler._news.set()
+    for _ in range(500):
+        if world.states() == ["ready"]:
+            break
+        world.reconciler._ending.wait(0.02)
+    assert (world.states(), world.reconciler.problems()) == (["ready"], ())
