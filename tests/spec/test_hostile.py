@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 
 import pytest
@@ -27,7 +28,7 @@ TEXTS = {
     "blank": (" \n\n  \n", "(file)", "is empty"),
     "comment only": ("# nothing\n", "(file)", "is empty"),
     "list": ("- a\n", "(file)", "is a list; expected keys with values"),
-    "text": ("hello", "(file)", "is the text 'hello'"),
+    "text": ("hello", "(file)", "is text; expected keys with values"),
     "number": ("7", "(file)", "is 7"),
     "alias bomb": (BOMB, "a", "has an anchor (&a); expected the value itself"),
     "alias": ("a: *b\n", "a", "is an alias (*b)"),
@@ -177,6 +178,42 @@ def test_files_that_are_none(tmp_path, kinds):
         with pytest.raises(SpecError, match=words) as caught:
             load(path, kinds)
         assert caught.value.problems[0].file == str(path)
+
+
+KEY = "dh_" + "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{KEY}\n",
+        "cm9vdHM6IG5vdCBhbiBhcHBsaWNhdGlvbiBhdCBhbGw=\n",
+        f"datahall: 1\n{KEY}: 1\n",
+        f"datahall: 1\nname: {KEY}\ntask: {KEY}\nteam: ['{KEY}']\n",
+        f"datahall: 1\n? !{KEY} a\n: *{KEY}\n",
+        f"datahall: 1\nx: &{KEY} [\n",
+        f"datahall: 1\ndata: {{sources: [a.csv], target: y, sensitive: [{KEY}, {KEY}], ignore: [{KEY.upper()}]}}\n",
+        f"datahall: 1\ntrain: {{candidates: {{{KEY}: {{model: {KEY}}}}}}}\nevaluate: {{claims: [{{kind: {KEY}}}]}}\n",
+    ],
+)
+def test_no_word_of_a_problem_gives_a_secret_away(text, kinds):
+    with pytest.raises(SpecError) as said:
+        parse(text, kinds, file="owner.key")
+    words = str([problem.as_dict() for problem in said.value.problems]).lower()
+    assert "0123456789" not in words
+    assert "cm9vdhm6" not in words
+
+
+def test_it_is_the_mask_that_hides_a_key(kinds, monkeypatch):
+    monkeypatch.setattr(tree, "_API_KEY", re.compile("(?!)"))
+    with pytest.raises(SpecError, match="0123456789"):
+        parse(f"datahall: 1\n{KEY}: 1\n", kinds)
+
+
+def test_a_column_that_looks_like_a_key_is_not_named(minimal, kinds):
+    problems = missing_columns(tree.grow(minimal, "app.yaml"), (KEY, "b"))
+    assert ["0123" in str(problem) for problem in problems] == [False]
+    assert "dh_***" in str(problems[0])
 
 
 def test_a_file_larger_than_memory_is_not_read(tmp_path, kinds):

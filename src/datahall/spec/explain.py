@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from datahall.core.errors import Problem
 from datahall.spec.fields import section_at
 from datahall.spec.kinds import Section
-from datahall.spec.tree import KeyPath, Tree
+from datahall.spec.tree import KeyPath, Tree, without_keys
 
 _TYPES = {
     "bool_type": "true or false",
@@ -43,7 +43,7 @@ def nearest(word: object, choices: Iterable[str]) -> str:
 
 def one_of(choices: Iterable[str]) -> str:
     """Return `choices` as "one of: a, b, c"."""
-    names = list(choices)
+    names = [without_keys(choice) for choice in choices]  # choices may be the columns of any file
     return names[0] if len(names) == 1 else f"one of: {', '.join(names)}"
 
 
@@ -63,7 +63,8 @@ def show(value: Any) -> str:
 
 
 def quote(text: str) -> str:
-    """Return `text` in quotes, cut where it is long."""
+    """Return `text` in quotes, cut where it is long and with API keys masked."""
+    text = without_keys(text)
     return repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 

@@ -87,7 +87,8 @@ def _problems_at_head(tree: Tree) -> list[Problem]:
     if value is None:
         problem = tree.problem((), "is empty", expected=expected)
     elif not isinstance(value, dict):
-        problem = tree.problem((), f"is {show(value)}", expected=expected)
+        # Not its words: whatever this file is, it is no application's, and may hold a secret.
+        problem = tree.problem((), "is text" if isinstance(value, str) else f"is {show(value)}", expected=expected)
     elif isinstance(head := value.get("datahall"), int) and head != HEAD and head is not True:
         what = f"is version {head} of the application file"
         problem = tree.problem(("datahall",), what, expected=f"{HEAD}, the version that this Datahall understands")

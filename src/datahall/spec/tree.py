@@ -33,6 +33,7 @@ KeyPath = tuple[str | int, ...]
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_API_KEY = re.compile(r"dh_[0-9a-f]{8,}", re.IGNORECASE)
 _WORDS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -322,7 +323,13 @@ def _text_problem(text: str) -> str:
     return ""
 
 
+def without_keys(text: str) -> str:
+    """Return `text` with every API key in it masked: any file can be named as an application's, a key's own too."""
+    return _API_KEY.sub("dh_***", text)
+
+
 def _short(text: str) -> str:
-    """Return `text` cut where it is long, and with nothing in it that could move a terminal's cursor."""
+    """Return `text` cut where it is long, keys masked, and with nothing in it that could move a terminal's cursor."""
+    text = without_keys(text)
     shown = text if len(text) <= 80 else f"{text[:77]}..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
