@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from datahall.core.errors import DeniedError, UnauthenticatedError, UserError
 from datahall.security.access import (
     PERMISSIONS,
-    ROLES,
     SCOPES,
     allows,
     authenticate,
@@ -37,8 +36,7 @@ def issue(**fields: object):
 TABLE = {
     "public": set(),
     "predict": {"predict", "admin"},
-    "read": {"read", "run", "admin"},
-    "run": {"run", "admin"},
+    "read": {"read", "admin"},
     "admin": {"admin"},
 }
 
@@ -73,15 +71,12 @@ def test_no_scope_at_all_opens_only_what_is_public():
     assert [permission for permission in sorted(PERMISSIONS) if allows((), permission, "tumours")] == ["public"]
 
 
-@pytest.mark.parametrize("scopes", [(), ("predit",), ("predict:",), ("predict:a/b",), ("read:app",), ("admin", "*")])
+@pytest.mark.parametrize(
+    "scopes", [(), ("predit",), ("predict:",), ("predict:a/b",), ("read:app",), ("admin", "*"), ("run",)]
+)
 def test_scopes_that_mean_nothing_are_refused(scopes: tuple[str, ...]):
     with pytest.raises(UserError, match=r"predict:APP"):
         check_scopes(scopes)
-
-
-def test_roles_are_made_of_scopes():
-    for scopes in ROLES.values():
-        assert check_scopes(scopes) == tuple(sorted(scopes))
 
 
 def test_an_issued_key_keeps_its_hash_only():

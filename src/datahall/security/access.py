@@ -16,24 +16,15 @@ from datahall.core.ids import new_id
 from datahall.core.ports.clock import Clock
 from datahall.core.records import ApiKey, KeyGrant
 
-PERMISSIONS: Final = frozenset({"public", "predict", "read", "run", "admin"})
-"""What a route can demand: nothing; an answer; to see; to start and stop work; to change keys and the hall."""
+PERMISSIONS: Final = frozenset({"public", "predict", "read", "admin"})
+"""What a route can demand: nothing; an answer; to see; to run lifecycles and to change keys."""
 
 SCOPES: Final[Mapping[str, frozenset[str]]] = {
     "predict": frozenset({"predict"}),
     "read": frozenset({"read"}),
-    "run": frozenset({"run", "read"}),
     "admin": PERMISSIONS,
 }
 """What each scope allows; `predict:APP` allows `predict` for that application alone."""
-
-ROLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "owner": ("admin",),
-    "operator": ("run", "predict"),
-    "viewer": ("read",),
-    "client": ("predict",),
-}
-"""Names for usual sets of scopes, so that a person need not compose them."""
 
 OWNER: Final = "owner"
 """The principal that a hall has from its first start."""

@@ -18,7 +18,7 @@ def issue(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[
-        list[str], typer.Option("--scope", help="What it may do: predict, predict:APP, read, run or admin.")
+        list[str], typer.Option("--scope", help="What it may do: predict, predict:APP, read or admin.")
     ],
     team: Annotated[str, typer.Option(help="Whose applications it reaches.")] = "main",
     days: Annotated[float | None, typer.Option(help="Days until it expires; without, it does not.", min=0.0)] = None,
