@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
 from datahall.core.canonical import digest_bytes
 from datahall.core.errors import UserError
+from datahall.core.files import write_atomic
 
 DEFAULT_FOLDER = ".datahall"
 HOME_VARIABLE = "DATAHALL_HOME"
@@ -19,7 +21,6 @@ class HallPaths:
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().resolve()
-        self._runtime: Path | None = None
         self.db = self.root / "hall.db"
         self.lock = self.root / "hall.lock"
         self.supervisor_lock = self.root / "supervisor.lock"
@@ -29,6 +30,7 @@ class HallPaths:
         self.logs = self.root / "logs"
         self.work = self.root / "work"
         self.reports = self.root / "reports"
+        self.runtime_path = self.root / "runtime.path"
         self.routes = self.root / "routes.json"
         self.state = self.root / "supervisor.json"
         self.owner_key = self.keys / "owner.key"
@@ -61,24 +63,42 @@ class HallPaths:
         """Return (and create, mode 0700) the folder of this hall's Unix sockets.
 
         A socket's path may have 107 bytes at most (sun_path, unix(7)), so it cannot lie under the hall's own folder.
+        The hall remembers which folder it is: whoever calls later may have another XDG_RUNTIME_DIR, as under cron.
         """
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-        folder = base / f"datahall-{os.getuid()}-{digest_bytes(os.fsencode(self.root))[:12]}"
-        if len(os.fsencode(folder)) > 70:  # leave room for the socket's own name
-            folder = Path("/tmp") / folder.name  # noqa: S108  (0700, ours, and checked below)
-        self._runtime = folder
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
-            raise UserError(f"{folder} is not a private folder of yours", hint=f"remove it: rm -r {folder}")
+        name = f"datahall-{os.getuid()}-{digest_bytes(os.fsencode(self.root))[:12]}"
+        with contextlib.suppress(OSError):
+            remembered = Path(self.runtime_path.read_text("utf-8"))
+            # A copy of a hall lies elsewhere, so its name is another: the two must not share sockets.
+            if remembered.name.startswith(name) and _is_private(remembered):
+                return remembered
+        folder = _runtime_base() / name
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        if not _is_private(folder):  # somebody else made it first: take one whose name nobody can foresee
+            folder = folder.with_name(f"{name}-{os.urandom(6).hex()}")
+            folder.mkdir(mode=0o700)
+        if self.root.is_dir():
+            write_atomic(self.runtime_path, os.fsencode(folder))
         return folder
 
     def drop_runtime(self) -> None:
         """Remove the folder of the sockets if nobody has one there any more."""
-        if self._runtime is not None:
-            with contextlib.suppress(OSError):  # somebody of this hall still listens, or it is gone already
-                self._runtime.rmdir()
+        with contextlib.suppress(OSError):  # somebody of this hall still listens, or it is gone already
+            Path(self.runtime_path.read_text("utf-8")).rmdir()
+            self.runtime_path.unlink()
 
     def control_socket(self) -> Path:
         """Return where the process that holds this hall listens, if it does."""
         return self.runtime() / "control.sock"
+
+
+def _runtime_base() -> Path:
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    # leave room for the names of the folder, of a replica's own folder, and of its socket
+    return base if base.is_dir() and len(os.fsencode(base)) <= 26 else Path("/tmp")  # noqa: S108  (0700 inside, checked)
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether `folder` is a folder of ours that nobody else can enter; raises OSError where it is not there."""
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
