@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 
 from datahall.app.control import Control
 from datahall.app.owner import ensure_owner
 from datahall.app.sealing import Sealer
-from datahall.app.wiring import open_hall
+from datahall.app.wiring import Hall, open_hall
 from datahall.core.hall import HallPaths
+
+LISTEN_AFTER_S = 1.0
 
 
 @contextmanager
@@ -26,9 +29,25 @@ def local_control(paths: HallPaths, *, listen: bool = False) -> Iterator[Control
         sealer = Sealer(hall.catalogue, hall.paths.answers, hall.clock)
         sealer.seal()
         control.watch(lambda: sealer.problems)
-        with ExitStack() as stack:
-            if listen:
-                api = import_module("datahall.app.http.api").make_api(control, hall.catalogue, hall.clock)
-                beside = import_module("datahall.app.http.listen").serving_beside
-                stack.enter_context(beside(api, paths.control_socket()))
+        with _listening(control, hall) if listen else nullcontext():
             yield control
+
+
+@contextmanager
+def _listening(control: Control, hall: Hall) -> Iterator[None]:
+    """Answer on the hall's socket once this command has taken a second: shorter ones need not load a web framework."""
+    over = threading.Event()
+
+    def serve() -> None:
+        if not over.wait(LISTEN_AFTER_S):
+            api = import_module("datahall.app.http.api").make_api(control, hall.catalogue, hall.clock)
+            with import_module("datahall.app.http.listen").serving_beside(api, hall.paths.control_socket()):
+                over.wait()
+
+    thread = threading.Thread(target=serve, name="listening", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

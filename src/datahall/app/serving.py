@@ -10,6 +10,8 @@ from datahall.app.supervision import SupervisorState
 from datahall.core.errors import UnavailableError
 from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
+from datahall.security.keys import KeyRing
+from datahall.serve.table import FileRouteSource
 
 ANSWER_SECONDS = 60.0
 _POLL_S = 0.05
@@ -18,24 +20,35 @@ _POLL_S = 0.05
 def await_ready(state: SupervisorState, clock: Clock) -> None:
     """Return once everything that is released answers. Raises UnavailableError where that takes over a minute."""
     with httpx.Client(base_url=state.url, timeout=5.0) as client:
-        _await("the hall", lambda: client.get("/v2/health/ready"), clock)
+        _await("the hall", lambda: client.get("/v2/health/ready").status_code == 200, clock)
 
 
-def await_answers(paths: HallPaths, state: SupervisorState, app: str, version: str, clock: Clock) -> None:
-    """Return once the gateway says that `version` of `app` is ready.
+def await_answers(paths: HallPaths, state: SupervisorState, deployment: str, version: str, clock: Clock) -> None:
+    """Return once the gateway follows a table in which `deployment` has replicas, and reaches them.
 
     Raises UnavailableError where that takes over a minute; what answered before still does.
     """
-    key = paths.owner_key.read_text().strip()
-    with httpx.Client(base_url=state.url, headers={"Authorization": f"Bearer {key}"}, timeout=5.0) as client:
-        _await(version, lambda: client.get(f"/v2/models/{app}/versions/{version}/ready"), clock)
+    signer = KeyRing.open(paths.keys).signer
+    source = FileRouteSource(paths.routes, {signer.key_id: signer.public_key})
+    wanted: list[int] = []  # revisions of the tables in which it has replicas
+
+    def answers() -> bool:
+        table = source.poll()
+        if table is not None:
+            routed = any(route.deployment == deployment and route.replicas for route in table.routes)
+            wanted[:] = [table.revision] if routed else []
+        said = client.get("/readyz")
+        return bool(wanted) and said.status_code == 200 and int(said.json()["revision"]) >= wanted[0]
+
+    with httpx.Client(base_url=state.url, timeout=5.0) as client:
+        _await(version, answers, clock)
 
 
-def _await(what: str, ask: Callable[[], httpx.Response], clock: Clock) -> None:
+def _await(what: str, holds: Callable[[], bool], clock: Clock) -> None:
     deadline = clock.monotonic_ns() + int(ANSWER_SECONDS * 1e9)
     while clock.monotonic_ns() < deadline:
         try:
-            if ask().status_code == 200:
+            if holds():
                 return
         except httpx.HTTPError:
             pass  # it does not listen yet

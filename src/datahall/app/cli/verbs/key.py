@@ -17,9 +17,7 @@ command = typer.Typer(add_completion=False, no_args_is_help=True, help="Issue, l
 def issue(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="What the key is for.")],
-    scope: Annotated[
-        list[str], typer.Option("--scope", help="What it may do: predict, predict:APP, read or admin.")
-    ],
+    scope: Annotated[list[str], typer.Option("--scope", help="What it may do: predict, predict:APP, read or admin.")],
     team: Annotated[str, typer.Option(help="Whose applications it reaches.")] = "main",
     days: Annotated[float | None, typer.Option(help="Days until it expires; without, it does not.", min=0.0)] = None,
     as_json: AsJson = False,

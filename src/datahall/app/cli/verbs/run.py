@@ -65,7 +65,8 @@ def _serve(paths: HallPaths, ended: Ended) -> str:
     state = read_state(paths) if is_up(paths) else None
     if state is None:
         state = start_detached(paths, SystemClock())
-    await_answers(paths, state, ended.app, ended.champion or "", SystemClock())
+    if ended.deployment is not None:
+        await_answers(paths, state, ended.deployment, ended.champion or "", SystemClock())
     return state.url
 
 
