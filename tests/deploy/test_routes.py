@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from datahall.core.canonical import canonical_json
-from datahall.core.errors import IntegrityError
+from datahall.core.errors import IntegrityError, UnavailableError
 from datahall.core.records import Artifact, EvidenceKey, Replica, RouteTable, Version
 from datahall.deploy.table import TABLE_ID, routed_by
 from datahall.security.access import issue_key
 from datahall.security.signing import Ed25519Signer, dsse_sign
+from datahall.serve import table as serve_table
 from datahall.serve.table import PAYLOAD_TYPE, FileRouteSource, publish_routes
 
 TEAM = "main"
@@ -111,6 +112,19 @@ def test_another_table_of_the_same_revision_is_not_followed(followed):
         house.paths.routes, replace(with_other_routes(table, bundle="f"), revision=table.revision), house.keys.signer
     )
     assert source.poll() is None
+
+
+def test_a_table_that_gateways_would_refuse_is_not_published(followed, monkeypatch):
+    house, table, source = followed
+    before = house.paths.routes.read_bytes()
+    monkeypatch.setattr(serve_table, "MAX_TABLE_BYTES", len(before) - 1)
+    with pytest.raises(UnavailableError, match="gateways take") as said:
+        publish_routes(house.paths.routes, with_other_routes(table), house.keys.signer)
+    assert "datahall key list" in said.value.hint
+    assert house.paths.routes.read_bytes() == before
+    monkeypatch.setattr(serve_table, "MAX_TABLE_BYTES", len(before) + 100)  # control: one that fits is taken
+    publish_routes(house.paths.routes, with_other_routes(table), house.keys.signer)
+    assert source.poll().revision == table.revision + 1
 
 
 def test_an_edited_table_row_is_not_published(followed):

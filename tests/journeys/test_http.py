@@ -23,6 +23,8 @@ BODIES = {
     "a null in a path": b'{"file": "a\\u0000b"}',
     "huge number": b'{"file": "a", "name": "a", "scopes": ["predict"], "days": 1e400}',
     "endless lifetime": b'{"name": "a", "scopes": ["predict"], "days": 1e300}',
+    "a team that is none": b'{"name": "a", "scopes": ["predict"], "team": "../x"}',
+    "a long team": b'{"name": "a", "scopes": ["predict"], "team": "' + b"a" * 500_000 + b'"}',
     "NaN": b'{"name": "a", "scopes": ["predict"], "days": NaN}',
     "a path too long": b'{"file": "' + b"a" * 50_000 + b'"}',
     "a device": b'{"file": "/dev/zero"}',
@@ -66,6 +68,14 @@ def test_a_path_that_is_not_there_is_a_404_in_words(serving, path):
     with serving.client() as client:
         said = client.get(path)
     assert said.status_code in ({404, 405} if path == "/predict" else {404})
+    assert words(said)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/keys/", "/api/v1/status/", "/api/v1/healthz/"])
+def test_nobody_is_sent_to_another_host(serving, path):
+    with serving.client() as client:
+        said = client.get(path, headers={"Host": "evil.example"})
+    assert (said.status_code, "location" in said.headers) == (404, False)
     assert words(said)
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from datahall.core.errors import DeniedError, UnauthenticatedError, UserError
 from datahall.security.access import (
+    EVERY_TEAM,
+    MAX_SCOPES,
     PERMISSIONS,
     SCOPES,
     allows,
@@ -19,9 +21,12 @@ from datahall.security.access import (
     check_scopes,
     hash_key,
     issue_key,
+    issue_owner_key,
     key_grant,
     key_grants,
+    key_text,
     new_key_text,
+    reaches,
 )
 from datahall.testing.clock import AutoClock
 
@@ -104,11 +109,52 @@ def test_texts_never_repeat():
         {"lifetime_s": float("nan")},
         {"lifetime_s": float("inf")},
         {"text": "dh_short"},
+        *({"team": team} for team in ("", EVERY_TEAM, "a\0b", "../x", "Ward", "ward\n", "1", "x" * 64, "x" * 500_000)),
     ],
 )
 def test_impossible_keys_are_refused(fields: dict[str, object]):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError) as said:
         issue(**fields)
+    assert len(str(said.value)) < 500
+
+
+def test_a_key_with_very_many_scopes_is_refused():
+    scopes = [f"predict:app{number}" for number in range(MAX_SCOPES + 1)]
+    assert len(check_scopes(scopes[1:])) == MAX_SCOPES
+    with pytest.raises(UserError, match="at most"):
+        check_scopes(scopes)
+
+
+def test_the_owner_s_key_alone_reaches_every_team():
+    text = new_key_text()
+    owner = issue_owner_key(text, AutoClock(NOW))
+    assert (owner.team, owner.principal, owner.scopes, owner.sha256) == (
+        EVERY_TEAM,
+        "owner",
+        ("admin",),
+        hash_key(text),
+    )
+    assert reaches(owner.team, "ward")
+    assert reaches("ward", "ward")
+    assert not reaches("ward", "lab")
+    assert not reaches("ward", EVERY_TEAM)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "x_api_key", "text"),
+    [
+        ("Bearer dh_a", None, "dh_a"),
+        ("bearer  dh_a ", "dh_b", "dh_a"),
+        ("Bearer ", "dh_b", ""),
+        ("Basic dh_a", "dh_b", "dh_b"),
+        ("dh_a", " dh_b ", "dh_b"),
+        (None, "dh_b", "dh_b"),
+        ("Basic dh_a", None, ""),
+        (None, None, ""),
+    ],
+)
+def test_a_bearer_goes_before_the_other_header(authorization: str | None, x_api_key: str | None, text: str):
+    assert key_text(authorization, x_api_key) == text
 
 
 def test_a_key_holds_until_its_last_nanosecond():

@@ -162,6 +162,20 @@ def test_who_may_ask(flowers):
     assert foreign.json()["error"].replace("flowers", "") == missing.json()["error"].replace("flowerz", "")
     with flowers.client() as client:
         assert client.ask("POST", "/predict/flowers", GOOD, key=None, headers=("X-API-Key: dh_one",)).status == 200
+        # Where both are given, Authorization is what counts, as it is for control.
+        assert client.ask("POST", "/predict/flowers", GOOD, key="dh_one", headers=("X-API-Key: dh_x",)).status == 200
+        assert client.ask("POST", "/predict/flowers", GOOD, key="dh_x", headers=("X-API-Key: dh_one",)).status == 401
+
+
+def test_the_key_of_every_team_reaches_what_other_keys_do_not(flowers):
+    flowers.grant("dh_all", scopes=("admin",), team="*")
+    flowers.grant("dh_admin", scopes=("admin",), team="others")
+    flowers.publish()
+    flowers.until(lambda: flowers.gateway._follower.revision == 2)
+    for key, status in (("dh_all", 200), ("dh_admin", 404)):
+        assert flowers.ask("POST", "/predict/flowers", GOOD, key=key).status == status
+        assert flowers.ask("GET", "/v2/models/flowers", key=key).status == status
+    assert flowers.ask("POST", "/predict/flowerz", GOOD, key="dh_all").status == 404
 
 
 def test_two_teams_have_an_app_of_one_name(world, kit):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datahall.core.ports import Catalogue, Clock
 from datahall.core.records import Act, ApiKey, Change
-from datahall.security.access import OWNER, issue_key
+from datahall.security.access import OWNER, issue_owner_key
 from datahall.security.keys import KeyRing
 
 
@@ -12,6 +12,6 @@ def ensure_owner(catalogue: Catalogue, keys: KeyRing, clock: Clock) -> None:
     """Write the hall's first entry and register the owner's key, unless that was done before."""
     if catalogue.find(ApiKey, sha256=keys.owner_key_hash):
         return
-    _, key = issue_key(name=OWNER, principal=OWNER, team="main", scopes=("admin",), clock=clock, text=keys.owner_key)
+    key = issue_owner_key(keys.owner_key, clock)
     body = {"owner_key": key.id, "public_key": keys.signer.public_key.hex()}
     catalogue.act(Act(kind="hall.created", actor=OWNER, body=body, changes=(Change(new=key),)))

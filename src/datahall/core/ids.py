@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 
 from datahall.core.ports.clock import Clock
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+NAME_RULE = "a lower-case letter, then letters, digits, - or _, 63 at most"
+
+
+def is_name(text: str) -> bool:
+    """Return whether `text` can name an application, a candidate or a team; NAME_RULE says how one looks."""
+    return _NAME.fullmatch(text) is not None
 
 
 def new_id(prefix: str, clock: Clock) -> str:

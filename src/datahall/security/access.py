@@ -10,9 +10,11 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+import msgspec
+
 from datahall.core.canonical import digest_bytes
 from datahall.core.errors import DeniedError, UnauthenticatedError, UserError
-from datahall.core.ids import new_id
+from datahall.core.ids import NAME_RULE, is_name, new_id
 from datahall.core.ports.clock import Clock
 from datahall.core.records import ApiKey, KeyGrant
 
@@ -29,6 +31,12 @@ SCOPES: Final[Mapping[str, frozenset[str]]] = {
 OWNER: Final = "owner"
 """The principal that a hall has from its first start."""
 
+EVERY_TEAM: Final = "*"
+"""The team of the owner's key: it reaches all. It is no team's name, so no other key can be issued with it."""
+
+MAX_SCOPES: Final = 100
+"""Scopes travel to every gateway with each route table."""
+
 _KEY_TEXT = re.compile(r"dh_[0-9a-f]{64}")
 _APP_SCOPE = re.compile(r"predict:([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
@@ -44,6 +52,11 @@ def allows(scopes: Iterable[str], permission: str, app: str | None = None) -> bo
         if permission == "predict" and app and scope == f"predict:{app}" and _APP_SCOPE.fullmatch(scope):
             return True
     return False
+
+
+def reaches(key_team: str, team: str) -> bool:
+    """Return whether a key of `key_team` may know of what belongs to `team`: its own, and the owner's of all."""
+    return key_team in (team, EVERY_TEAM)
 
 
 def new_key_text() -> str:
@@ -77,8 +90,11 @@ def issue_key(
     """Return the text of a new API key, to be shown once, and the record to keep.
 
     `lifetime_s` None never expires; `text` registers a key that exists already (the owner's).
-    Raises UserError for an empty name, unknown scopes, no scopes or a lifetime that is not positive.
+    Raises UserError for an empty name, a team that cannot be one, unknown scopes, no scopes or a lifetime that is not
+    positive.
     """
+    if not is_name(team):
+        raise UserError("a key needs the name of a team", where=team[:80], hint=f"a name is {NAME_RULE}")
     if not _NAME.fullmatch(name) or not name.strip():
         raise UserError("a key needs a name of 1 to 100 printable characters", hint="say what will use it: --name ci")
     if lifetime_s is not None and not 0 < lifetime_s < 1e10:
@@ -100,13 +116,21 @@ def issue_key(
     return text, key
 
 
+def issue_owner_key(text: str, clock: Clock) -> ApiKey:
+    """Return the record of the owner's key, the one key that reaches every team."""
+    _, key = issue_key(name=OWNER, principal=OWNER, team=OWNER, scopes=("admin",), clock=clock, text=text)
+    return msgspec.structs.replace(key, team=EVERY_TEAM)
+
+
 def check_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """Return the scopes sorted, each once. Raises UserError for an unknown one, or for none at all."""
+    """Return the scopes sorted, each once. Raises UserError for an unknown one, for none at all, or for too many."""
     asked = tuple(sorted(set(scopes)))
     unknown = [scope for scope in asked if scope not in SCOPES and not _APP_SCOPE.fullmatch(scope)]
     if unknown or not asked:
         what = f"there is no scope '{unknown[0][:80]}'" if unknown else "a key needs at least one scope"
         raise UserError(what, hint=f"choose among: {', '.join(SCOPES)}, predict:APP")
+    if len(asked) > MAX_SCOPES:
+        raise UserError(f"a key takes {MAX_SCOPES} scopes at most", hint="issue several keys")
     return asked
 
 
@@ -129,6 +153,12 @@ def key_grants(keys: Iterable[ApiKey], now_ns: int) -> dict[str, KeyGrant]:
 def is_expired(key: ApiKey | KeyGrant, now_ns: int) -> bool:
     """Return whether the key's time is over; it is from its last nanosecond on."""
     return key.expires_at_ns is not None and now_ns >= key.expires_at_ns
+
+
+def key_text(authorization: str | None, x_api_key: str | None) -> str:
+    """Return the key in the headers `Authorization: Bearer` or else `X-API-Key`, empty where there is none."""
+    scheme, _, text = (authorization or "").partition(" ")
+    return (text if scheme.lower() == "bearer" else x_api_key or "").strip()
 
 
 def authenticate(text: str | None, keys: Mapping[str, KeyGrant], now_ns: int) -> KeyGrant:

@@ -29,9 +29,5 @@ def authorize(grant: KeyGrant, permission: Permission, app: str) -> None:
 
 
 def _key_text(request: Request) -> str:
-    """Return the key in `Authorization: Bearer` or `X-API-Key`, empty where there is none."""
-    given = request.header(b"x-api-key")
-    if given is not None:
-        return given.decode("latin-1").strip()
-    scheme, _, text = (request.header(b"authorization") or b"").partition(b" ")
-    return text.decode("latin-1").strip() if scheme.lower() == b"bearer" else ""
+    given = [request.header(name) for name in (b"authorization", b"x-api-key")]
+    return access.key_text(*(None if value is None else value.decode("latin-1") for value in given))

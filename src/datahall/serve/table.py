@@ -10,9 +10,10 @@ from typing import Protocol
 import msgspec
 
 from datahall.core.canonical import canonical_json
-from datahall.core.errors import DatahallError, IntegrityError
+from datahall.core.errors import DatahallError, IntegrityError, UnavailableError
 from datahall.core.files import write_atomic
 from datahall.core.records import KeyGrant, Route, RouteTable
+from datahall.security.access import EVERY_TEAM
 from datahall.security.signing import Ed25519Signer, dsse_open, dsse_sign
 
 PAYLOAD_TYPE = "application/vnd.datahall.routes.v1+json"
@@ -20,8 +21,17 @@ MAX_TABLE_BYTES = 16 << 20
 
 
 def publish_routes(path: Path, table: RouteTable, signer: Ed25519Signer) -> None:
-    """Replace the table at `path` by `table`, signed as a DSSE envelope."""
-    write_atomic(path, dsse_sign(signer, PAYLOAD_TYPE, canonical_json(table)).encode())
+    """Replace the table at `path` by `table`, signed as a DSSE envelope.
+
+    Raises UnavailableError for a table that gateways would refuse for its size: they go on with the one before.
+    """
+    signed = dsse_sign(signer, PAYLOAD_TYPE, canonical_json(table)).encode()
+    if len(signed) > MAX_TABLE_BYTES:
+        raise UnavailableError(
+            f"the route table would have {len(signed)} bytes, and gateways take {MAX_TABLE_BYTES} at most",
+            hint=f"revoke some of its {len(table.keys)} keys: datahall key list",
+        )
+    write_atomic(path, signed)
 
 
 def read_routes(data: bytes, keys: Mapping[str, bytes]) -> RouteTable:
@@ -102,8 +112,10 @@ class Index:
         self.revision = table.revision
         self.keys: Mapping[str, KeyGrant] = table.keys
         """May be newer than the routes: a revoked key must not wait for a new version's replicas."""
-        self._routes = {(route.team, route.app): route for route in table.routes}
+        # For the owner's key an application needs no team: in a hall, a name belongs to the team that declared it first.
+        self._routes = {(EVERY_TEAM, route.app): route for route in table.routes}
+        self._routes |= {(route.team, route.app): route for route in table.routes}
 
     def route(self, team: str, app: str) -> Route | None:
-        """Return the team's route; another team's application does not exist for it."""
+        """Return the way to what a key's team may ask; another team's application does not exist for it."""
         return self._routes.get((team, app))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_core import PydanticCustomError
 
 from datahall.core.canonical import digest_of
+from datahall.core.ids import NAME_RULE, is_name
 from datahall.core.records import ColumnKind, Task
 from datahall.spec.kinds import Direction, Many, Section
 
@@ -32,15 +32,11 @@ SEARCH_METRICS: dict[Task, tuple[str, ...]] = {
 }
 """The figures by which a search may compare trials on the validation rows; the first one is the default."""
 
-_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
-
 
 def _named(name: str) -> str:
     # pydantic's own pattern error shows a regular expression, which few people read
-    if not re.fullmatch(_NAME, name):
-        raise PydanticCustomError(
-            "datahall", "is not a name", {"expected": "a lower-case letter, then letters, digits, - or _, 63 at most"}
-        )
+    if not is_name(name):
+        raise PydanticCustomError("datahall", "is not a name", {"expected": NAME_RULE})
     return name
 
 

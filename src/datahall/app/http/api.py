@@ -114,7 +114,7 @@ ROUTES: Final = (
 
 def make_api(control: Control, catalogue: Catalogue, clock: Clock) -> FastAPI:
     """Return the control API over ROUTES."""
-    app = FastAPI(title="Datahall control", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Datahall control", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     install_errors(app)
     api = Api(control)
     for route in ROUTES:

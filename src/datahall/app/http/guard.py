@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from datahall.core.errors import DatahallError, SpecError, UserError
 from datahall.core.ports import Catalogue
 from datahall.core.records import ApiKey, KeyGrant
-from datahall.security.access import authenticate, hash_key, key_grants
+from datahall.security.access import authenticate, hash_key, key_grants, key_text
 
 MAX_BODY_BYTES = 1 << 20
 T = TypeVar("T")
@@ -23,10 +23,7 @@ def key_of(request: Request, catalogue: Catalogue, now_ns: int) -> KeyGrant:
 
     Raises UnauthenticatedError for none, an unknown, a revoked or an expired one.
     """
-    text = request.headers.get("x-api-key", "")
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        text = token.strip()
+    text = key_text(request.headers.get("authorization"), request.headers.get("x-api-key"))
     found = catalogue.find(ApiKey, sha256=hash_key(text)) if text else []
     return authenticate(text, key_grants(found, now_ns), now_ns)
 
