@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_stop_answers_what_is_in_flight(rested, kit):
     head = f"POST /predict/flowers HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(BODY)}\r\n\r\n"
     with socket.create_connection((state.host, state.port), timeout=kit.BOUND) as client:
         client.sendall(head.encode() + BODY[:5])
-        told = next((rested.root / "r").glob("*/gateway-*.json"))
+        told = next(Path((rested.hall / "runtime.path").read_text()).glob("gateway-*.json"))
         stopping = rested.start("stop", "--json")
         kit.eventually(lambda: json.loads(told.read_bytes())["draining"], what="the gateway draining")
         client.sendall(BODY[5:])
