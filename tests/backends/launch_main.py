@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -34,6 +36,51 @@ def connect(kind, address):
     }[kind]
     with socket.socket(family, kind) as endpoint:
         endpoint.connect(tuple(address) if isinstance(address, list) else address)
+
+
+def system_call(number, *given):
+    """Return the name of the error with which the kernel answers a bare system call, else `done`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    wide = [ctypes.c_long(value) if isinstance(value, int) else value.encode() for value in given]
+    if libc.syscall(ctypes.c_long(number), *wide) >= 0:
+        return "done"
+    return errno.errorcode[ctypes.get_errno()]
+
+
+def change(path):
+    """Return what comes of each way to change what is said about a file."""
+    now = os.stat(path)  # noqa: PTH116  (beside its siblings in os)
+    return [
+        refusal(os.chmod, path, 0o640),
+        refusal(os.chown, path, now.st_uid, now.st_gid),
+        refusal(os.utime, path, (1, 1)),
+        refusal(os.setxattr, path, "user.datahall", b"1"),
+        refusal(os.removexattr, path, "user.datahall"),
+    ]
+
+
+def slow(pid):
+    """Return what comes of each way to limit or slow another process; nothing is changed by any."""
+    limit = resource.getrlimit(resource.RLIMIT_CORE)
+    return [
+        refusal(resource.prlimit, pid, resource.RLIMIT_CORE, limit),
+        refusal(os.setpriority, os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid)),
+        refusal(os.sched_setaffinity, pid, os.sched_getaffinity(pid)),
+        refusal(os.sched_setscheduler, pid, os.SCHED_OTHER, os.sched_param(0)),
+        refusal(os.sched_setparam, pid, os.sched_param(0)),
+    ]
+
+
+def send(kind, address):
+    """Send one datagram to a Unix socket without connecting."""
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as endpoint:
+            endpoint.sendto(b"x", address)
+    else:
+        for endpoint in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM):
+            with endpoint:
+                endpoint.sendto(b"x", address)
 
 
 def facts(context):
@@ -78,6 +125,10 @@ ACTIONS = {
     "link": lambda _, target, path: refusal(Path(path).symlink_to, target),
     "run": lambda _, path: refusal(subprocess.run, [path], check=False),
     "connect": lambda _, kind, address: refusal(connect, kind, address),
+    "send": lambda _, kind, address: refusal(send, kind, address),
+    "call": lambda _, *given: system_call(*given),
+    "change": lambda _, path: change(path),
+    "slow": lambda _, pid: slow(pid),
     "kill": lambda _, pid: refusal(os.kill, pid, 0),
     "setsid": lambda _: refusal(subprocess.run, ["/bin/true"], start_new_session=True, check=True),
     "facts": facts,

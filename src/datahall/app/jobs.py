@@ -119,6 +119,7 @@ class Jobs:
                     request=order,
                     readable=(*objects, *readable),
                     writable=(staging,),
+                    connects=stage == "evaluate",  # it measures a shadow replica, on whose socket it asks
                     limits=Limits(num_threads=1),
                 )
             )

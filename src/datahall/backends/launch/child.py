@@ -123,7 +123,7 @@ def _confine(handover: Handover) -> None:
         writable=[*landlock.DEVICES, *map(Path, (handover.work, *handover.writable))],
         network=handover.network,
     )
-    seccomp.restrict(network=handover.network)
+    seccomp.restrict(network=handover.network, connects=handover.connects)
 
 
 def _view(descriptor: int) -> memoryview:

@@ -22,6 +22,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     readable: tuple[str, ...]
     writable: tuple[str, ...]
     network: bool
+    connects: bool
     confine: bool
     limits: Limits
     request: msgspec.Raw

@@ -2,7 +2,7 @@
 
 Sources: Linux Documentation/userspace-api/landlock.rst; include/uapi/linux/landlock.h. Works with every ABI from 1 on
 and uses what the kernel has: TCP rules from ABI 4, signals and abstract Unix sockets from ABI 6. Not covered by any
-of these: UDP (see `seccomp.py`), and Unix sockets that have a path.
+of these, but by `seccomp.py`: what is said about a file (its mode, owner, times), UDP, and Unix sockets with a path.
 """
 
 from __future__ import annotations
@@ -140,7 +140,16 @@ _SYSTEM: Final = (
     "/etc/timezone",
     "/dev/random",
     "/dev/urandom",
-    "/proc/self",
+    # Single files: /proc/self/net would show every socket of the machine. `fd` to list what is open.
+    "/proc/self/auxv",
+    "/proc/self/cgroup",
+    "/proc/self/cmdline",
+    "/proc/self/fd",
+    "/proc/self/maps",
+    "/proc/self/mountinfo",
+    "/proc/self/stat",
+    "/proc/self/statm",
+    "/proc/self/status",
     "/proc/cpuinfo",
     "/proc/meminfo",
     "/proc/stat",

@@ -116,6 +116,7 @@ class LocalLauncher:
                 readable=tuple(map(str, spec.readable)),
                 writable=tuple(map(str, spec.writable)),
                 network=spec.network,
+                connects=spec.connects,
                 confine=self._confine,
                 limits=spec.limits,
                 request=msgspec.Raw(request),

@@ -35,6 +35,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     network: bool = False
+    connects: bool = False
+    """Whether it may connect to Unix sockets; without, and without `network`, it can only accept."""
     memfds: tuple[bytes, ...] = ()
     environment: dict[str, str] = {}
     limits: Limits = Limits()
