@@ -13,7 +13,7 @@ from datahall.app.events import Ended, Judged, Notify, StepBegan, StepEnded, Ste
 from datahall.app.jobs import Cancel
 from datahall.app.lifecycle.stage import Stage, StageCall, StageResult, ensure
 from datahall.app.planning import Intent, live_version
-from datahall.core.errors import DatahallError, NotFoundError, RefusedError
+from datahall.core.errors import ConflictError, DatahallError, NotFoundError, RefusedError
 from datahall.core.jobs import Progress
 from datahall.core.ports import Catalogue, Clock
 from datahall.core.records import Act, App, Change, Step, Verdict
@@ -75,6 +75,12 @@ class Walk:
             before = self._catalogue.get(App, app.id)
         except NotFoundError:
             before = None
+        if before is not None and before.team != app.team:
+            raise ConflictError(
+                f"the team of '{app.id}' is not '{app.team}': the name belongs to the team that declared it first",
+                where="team",
+                hint="give this application another name, or its team back",
+            )
         if before is not None and (before.spec_digest, before.spec_text) == (app.spec_digest, app.spec_text):
             return before
         changes = (
