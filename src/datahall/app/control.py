@@ -20,10 +20,11 @@ from datahall.app.wiring import Hall
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
 from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict, Version
+from datahall.core.records.base import noun_of
 from datahall.deploy.table import TABLE_ID
 from datahall.registry.provenance import Provenance, trace
 from datahall.registry.report import Report, make_report
-from datahall.security.access import issue_key
+from datahall.security.access import EVERY_TEAM, issue_key, reaches
 from datahall.serve.answers import open_answer_id
 from datahall.serve.segments import find
 
@@ -151,35 +152,43 @@ class Control:
         notify(ended)
         return ended
 
-    def status(self) -> Status:
-        """Return the hall at a glance."""
+    def status(self, team: str = EVERY_TEAM) -> Status:
+        """Return the hall at a glance, as far as a key of `team` may see it."""
         catalogue = self._hall.catalogue
+        apps = [app for app in catalogue.find(App) if reaches(team, app.team)]
+        deployments = {found.id for app in apps for found in catalogue.find(Deployment, app=app.id)}
         replicas = [r for state in ("starting", "ready", "draining") for r in catalogue.find(Replica, state=state)]
+        replicas = [replica for replica in replicas if replica.deployment in deployments]
         problem = self._hall.sequencer.problem
         checkpoint = catalogue.checkpoint()
         table = self._table()
+        problems = [*(said for watched in self._watched for said in watched()), *([str(problem)] if problem else [])]
         return Status(
             hall=str(self._hall.paths.root),
-            apps=tuple(self._app_status(app, replicas) for app in catalogue.find(App)),
+            apps=tuple(self._app_status(app, replicas) for app in apps),
             replicas=tuple(_replica_line(replica) for replica in replicas),
             route_revision=table.revision if table else 0,
             num_entries=checkpoint.size if checkpoint else 0,
-            problems=(*(said for watched in self._watched for said in watched()), *([str(problem)] if problem else [])),
+            problems=_problems_for(team, problems),
         )
 
-    def provenance(self, answer_id: str) -> Provenance:
-        """Return the way of an answer. Raises NotFoundError for an id that this hall never gave out."""
+    def provenance(self, answer_id: str, team: str = EVERY_TEAM) -> Provenance:
+        """Return the way of an answer. Raises NotFoundError for an id that this hall never gave out to `team`."""
         try:
             parts = open_answer_id(answer_id, self._hall.keys.answer_key)
         except IntegrityError as error:  # not our stored bytes are wrong, but what somebody asked for
             raise NotFoundError(error.what, hint=error.hint) from error
         answer = find(self._hall.paths.answers, parts)
+        if not reaches(team, answer.team):
+            raise NotFoundError("this is not an answer id of this key's team", where=answer_id[:80])
         self._hall.sequencer.flush()
         root = segment_root(self._hall.paths.answers, answer)
         return trace(self._hall.catalogue, self._hall.anchored, answer, root)
 
-    def report(self, app: str) -> Report:
-        """Return what is proven about an application. Raises NotFoundError where nothing is."""
+    def report(self, app: str, team: str = EVERY_TEAM) -> Report:
+        """Return what is proven about an application. Raises NotFoundError where `team` has nothing of that name."""
+        if not reaches(team, self._hall.catalogue.get(App, app).team):
+            raise NotFoundError(f"there is no {noun_of(App)} '{app}'")
         return make_report(self._hall.catalogue, app)
 
     def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
@@ -192,7 +201,8 @@ class Control:
             clock=self._hall.clock,
             lifetime_s=None if days is None else days * 86_400,
         )
-        body = {"key": key.id, "name": name, "scopes": list(scopes)}
+        expires = None if key.expires_at_ns is None else iso(key.expires_at_ns)
+        body = {"key": key.id, "name": name, "team": team, "scopes": list(key.scopes), "expires": expires}
         self._hall.catalogue.act(Act(kind="key.issued", actor="owner", body=body, changes=(Change(new=key),)))
         return NewKey(key=text, status=self._key_status(key))
 
@@ -254,6 +264,13 @@ class Control:
             expires=iso(key.expires_at_ns) if key.expires_at_ns is not None else None,
             state=state,
         )
+
+
+def _problems_for(team: str, problems: list[str]) -> tuple[str, ...]:
+    """Return the problems for who may see every team; they name deployments, so others learn only that there are any."""
+    if team == EVERY_TEAM or not problems:
+        return tuple(problems)
+    return ("the hall has problems: its owner sees them with datahall ps",)
 
 
 def _replica_line(replica: Replica) -> dict[str, Any]:

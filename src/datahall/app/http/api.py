@@ -18,6 +18,7 @@ from datahall.app.http.guard import answer, body_of, install_errors, key_of
 from datahall.app.jobs import Cancel
 from datahall.core.errors import DatahallError, SpecError
 from datahall.core.ports import Catalogue, Clock
+from datahall.core.records import KeyGrant
 from datahall.security.access import PERMISSIONS, authorize
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -60,17 +61,17 @@ class Api:
         return StreamingResponse(_stream(self._control, Path(body.file)), media_type="application/x-ndjson")
 
     async def status(self, request: Request) -> Response:
-        """Show the hall at a glance."""
-        del request
-        return answer(await asyncio.to_thread(self._control.status))
+        """Show the hall at a glance, as far as the key's team goes."""
+        return answer(await asyncio.to_thread(self._control.status, _team_of(request)))
 
     async def provenance(self, request: Request) -> Response:
         """Follow an answer back to its origins."""
-        return answer(await asyncio.to_thread(self._control.provenance, request.path_params["answer_id"]))
+        asked = request.path_params["answer_id"]
+        return answer(await asyncio.to_thread(self._control.provenance, asked, _team_of(request)))
 
     async def report(self, request: Request) -> Response:
         """Show what is proven about an application."""
-        return answer(await asyncio.to_thread(self._control.report, request.path_params["app"]))
+        return answer(await asyncio.to_thread(self._control.report, request.path_params["app"], _team_of(request)))
 
     async def list_keys(self, request: Request) -> Response:
         """List every key that was issued, without its text."""
@@ -123,12 +124,19 @@ def make_api(control: Control, catalogue: Catalogue, clock: Clock) -> FastAPI:
     return app
 
 
+def _team_of(request: Request) -> str:
+    """Return the team of the key that came with a request; there is one on every route that is not public."""
+    grant: KeyGrant = request.state.grant
+    return grant.team
+
+
 def _guarded(route: ApiRoute, handler: Handler, catalogue: Catalogue, clock: Clock) -> Handler:
     assert route.permission in PERMISSIONS, f"{route.path} needs a permission that exists"
 
     async def guarded(request: Request) -> Response:
         if route.permission != "public":
-            authorize(await asyncio.to_thread(key_of, request, catalogue, clock.now_ns()), route.permission)
+            request.state.grant = await asyncio.to_thread(key_of, request, catalogue, clock.now_ns())
+            authorize(request.state.grant, route.permission)
         return await handler(request)
 
     guarded.permission = route.permission  # type: ignore[attr-defined]
