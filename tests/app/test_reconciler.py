@@ -11,6 +11,7 @@ from datahall.core.errors import UnavailableError
 from datahall.core.jobs import Message, Progress
 from datahall.core.records import Act, Bundle, BundleManifest, Change, Column, Deployment, Replica, RouteTable
 from datahall.deploy.table import TABLE_ID
+from datahall.security.access import issue_key
 from datahall.testing.clock import AutoClock
 
 MANIFEST = BundleManifest(
@@ -197,6 +198,27 @@ def test_a_replica_that_is_to_stop_does_not_become_ready_again(world):
     world.reconciler._mark(replica.id, "draining")
     world.reconciler._greet()
     assert world.states() == ["draining"]
+
+
+def test_a_table_that_could_not_be_published_is_published_later(world):
+    world.settle()
+    revision, published = world.published[-1].revision, world.reconciler._publish
+
+    def refuse(table):
+        raise UnavailableError("the route table is too large")
+
+    _, key = issue_key(name="ci", principal="ci", team="main", scopes=("predict",), clock=world.clock)
+    world.catalogue.act(Act(kind="key.issued", actor="test", body={}, changes=(Change(new=key),)))
+    world.reconciler._publish = refuse
+    for _ in range(3):  # it is said for as long as it lasts, and written down once
+        with pytest.raises(UnavailableError, match="too large"):
+            world.reconciler.tick()
+    assert world.catalogue.get(RouteTable, TABLE_ID).revision == revision + 1
+    assert world.published[-1].revision == revision
+    world.reconciler._publish = published
+    world.settle()
+    assert world.published[-1] == world.catalogue.get(RouteTable, TABLE_ID)
+    assert list(world.published[-1].keys) == [key.sha256]
 
 
 def test_its_thread_survives_what_a_full_disk_raises(world, tmp_path):

@@ -64,6 +64,7 @@ class Reconciler:
         self._processes: dict[str, Process] = {}
         self._greeted: set[str] = set()
         self._published = False
+        self._late: RouteTable | None = None
         self._logged: tuple[rollout.RolloutView, rollout.Rollout] | None = None
         self._state: rollout.RolloutState = {}
         self._lock = threading.Lock()
@@ -193,9 +194,12 @@ class Reconciler:
         routes = routed_by(table) if decision.routes is None else decision.routes
         keys = key_grants(self._catalogue.find(ApiKey), self._clock.now_ns())
         # The first round signs a table of its own: the stored one may be older than a revocation, or not ours at all.
-        stored = table is not None and not self._published
+        stored = table is not None and not self._published and self._late is None
         if stored or decision.routes is not None or keys != (table.keys if table else {}):
             return self._route(table, routes, keys) or bool(decision.start or decision.stop)
+        if self._late is not None:
+            self._hand_out(self._late)
+            return True
         return bool(decision.start or decision.stop)
 
     def _route(self, table: RouteTable | None, routes: Iterable[rollout.Routed], keys: dict[str, KeyGrant]) -> bool:
@@ -214,14 +218,20 @@ class Reconciler:
             self._problems.pop(f"{line.app} has no traffic", None)
             lines.append(line)
             deployments[line.deployment] = deployment
-        if self._published and table is not None and (tuple(sorted(lines)), keys) == (routed_by(table), table.keys):
+        settled = self._published and self._late is None
+        if settled and table is not None and (tuple(sorted(lines)), keys) == (routed_by(table), table.keys):
             return False
         replicas = {replica.id: replica for replica in self._living()}
         new = next_table(table, lines, deployments, bundles, replicas, keys, self._clock.now_ns())
         self._act("routes.published", {"revision": new.revision}, Change(old=table, new=new))
-        self._publish(new)
-        self._published = True
+        self._hand_out(new)
         return True
+
+    def _hand_out(self, table: RouteTable) -> None:
+        """Publish what is written down; where that fails, each round tries it again, for it may revoke a key."""
+        self._late = table
+        self._publish(table)
+        self._late, self._published = None, True
 
     def _start(self, deployment: Deployment) -> None:
         replica_id = new_id("rep", self._clock)
