@@ -228,8 +228,9 @@ def http_page() -> str:
 
     text = (
         "One port (7400, or the next free one) serves everything. A key goes into `Authorization: Bearer dh_...` or "
-        "`X-API-Key`; a route without `public` answers 401 without one, 403 where the key lacks the permission, and 404 where "
-        "the application belongs to another team. Each answer carries its id in the header `Datahall-Answer-Id`. An error's "
+        "`X-API-Key`, which counts where there is no bearer; a route without `public` answers 401 without one, 403 where the "
+        "key lacks the permission, and 404 where the application belongs to another team. A key reaches and sees what is its "
+        "team's alone; the owner's key reaches every team. Each answer carries its id in the header `Datahall-Answer-Id`. An error's "
         "body is JSON: `error` says what was wrong, `hint` what to do."
     )
     rows = [(route.method, f"`{route.path}`", route.permission, HTTP_MEANINGS[route.action]) for route in HOT_ROUTES]
