@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from datahall.core.hall import HallPaths
+
 
 def ask(kit, place, key):
     with place.client(key) as client:
@@ -107,7 +109,8 @@ def test_files_and_folders_are_the_owners_alone(serving):
         return stat.S_IMODE(Path(path).lstat().st_mode)
 
     assert mode(serving.hall) == 0o700
-    runtime = next((serving.root / "r").iterdir())
+    runtime = Path(HallPaths(serving.hall).runtime_path.read_text())
+    assert runtime.is_dir()
     for folder in [serving.hall, runtime, *(path for path in serving.hall.rglob("*") if path.is_dir())]:
         assert mode(folder) & 0o077 == 0, folder
     keys = list((serving.hall / "keys").iterdir())
