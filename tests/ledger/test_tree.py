@@ -166,3 +166,11 @@ def test_sizes_that_make_no_sense_prove_nothing():
 
 def altered(proof, number):
     return [bytes(32) if index == number else value for index, value in enumerate(proof)]
+
+
+def test_a_tree_does_not_extend_a_larger_one():
+    """Sizes are part of the question: with equal roots and no proof only equal sizes are consistent."""
+    root = b"\x01" * 32
+    assert tree.verify_consistency(2, root, 2, root, [])
+    assert not tree.verify_consistency(2, root, 1, root, [])
+    assert not tree.verify_consistency(-1, root, 1, root, [])

@@ -17,12 +17,6 @@ ANSWER_SECONDS = 60.0
 _POLL_S = 0.05
 
 
-def await_ready(state: SupervisorState, clock: Clock) -> None:
-    """Return once everything that is released answers. Raises UnavailableError where that takes over a minute."""
-    with httpx.Client(base_url=state.url, timeout=5.0) as client:
-        _await("the hall", lambda: client.get("/v2/health/ready").status_code == 200, clock)
-
-
 def await_answers(paths: HallPaths, state: SupervisorState, deployment: str, version: str, clock: Clock) -> None:
     """Return once the gateway follows a table in which `deployment` has replicas, and reaches them.
 

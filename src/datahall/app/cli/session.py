@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shlex
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from datahall.app.supervision import START_SECONDS, read_state
 from datahall.core.clock import SystemClock
-from datahall.core.errors import NotFoundError
+from datahall.core.errors import HallBusyError, NotFoundError
 from datahall.core.hall import DEFAULT_FOLDER, HallPaths
 
 if TYPE_CHECKING:
     from datahall.app.control import Operations
+
+
+LISTENS_WITHIN_S = 5.0
+"""A command that holds the hall answers others from its second second on."""
 
 
 @contextmanager
@@ -27,16 +31,32 @@ def connect(paths: HallPaths, *, create: bool = False, listen: bool = False) -> 
     if not paths.exists and not create:
         raise NotFoundError(f"there is no hall in {paths.root}", hint=_other_hall(paths))
     if _is_up_soon(paths):
-        remote = import_module("datahall.app.remote").RemoteControl(paths.control_socket(), owner_key(paths))
-        try:
+        with _remote(paths) as remote:
             yield remote
-        finally:
-            remote.close()
         return
     # Only now: whoever talks to a running hall never loads the database.
     local = import_module("datahall.app.local")
-    with local.local_control(paths, listen=listen) as control:
-        yield control
+    with ExitStack() as stack:
+        try:
+            control = stack.enter_context(local.local_control(paths, listen=listen))
+        except HallBusyError:
+            if not _waited_for(lambda: is_up(paths), LISTENS_WITHIN_S):
+                raise
+        else:
+            yield control
+            return
+    # Another command holds the hall, and answers once it has taken a second.
+    with _remote(paths) as remote:
+        yield remote
+
+
+@contextmanager
+def _remote(paths: HallPaths) -> Iterator[Operations]:
+    remote = import_module("datahall.app.remote").RemoteControl(paths.control_socket(), owner_key(paths))
+    try:
+        yield remote
+    finally:
+        remote.close()
 
 
 def _other_hall(paths: HallPaths) -> str:
@@ -62,10 +82,15 @@ def is_up(paths: HallPaths) -> bool:
 
 def _is_up_soon(paths: HallPaths) -> bool:
     """Whether control answers, waiting while a living supervisor is still starting it."""
+    return _waited_for(lambda: is_up(paths), START_SECONDS, going_on=lambda: read_state(paths) is not None)
+
+
+def _waited_for(holds: Callable[[], bool], seconds: float, *, going_on: Callable[[], bool] = lambda: True) -> bool:
+    """Return whether `holds` within that time, as long as it is `going_on`."""
     clock = SystemClock()
-    deadline = clock.monotonic_ns() + int(START_SECONDS * 1e9)
-    while not is_up(paths):
-        if read_state(paths) is None or clock.monotonic_ns() > deadline:
+    deadline = clock.monotonic_ns() + int(seconds * 1e9)
+    while not holds():
+        if not going_on() or clock.monotonic_ns() > deadline:
             return False
         clock.sleep(0.05)
     return True

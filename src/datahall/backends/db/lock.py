@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from datahall.core.errors import HallBusyError
+
+_NUM_TRIES, _RETRY_S = 10, 0.02
 
 
 class HallLock:
@@ -31,9 +34,7 @@ class HallLock:
         """Take the lock. Raises HallBusyError, naming the holder's pid, if another has it."""
         assert not self.held, "acquired twice"
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _lock(descriptor):
             os.close(descriptor)
             pid = self.holder()
             who = f"process {pid}" if pid else "another process"
@@ -41,7 +42,7 @@ class HallLock:
                 f"{who} holds this hall",
                 where=str(self.path.parent),
                 hint="talk to it, or end it with: datahall stop",
-            ) from error
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
@@ -71,3 +72,19 @@ class HallLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock if it is free, or becomes so in a moment.
+
+    A child that was started while the lock was held lets go of it in its exec, which the kernel finishes only after
+    the parent goes on: for that moment a lock that was released is still taken.
+    """
+    for _ in range(_NUM_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_RETRY_S)
+        else:
+            return True
+    return False

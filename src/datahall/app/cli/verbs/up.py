@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from datahall.app.cli.session import connect
 from datahall.app.cli.show import AsJson, console, print_json
-from datahall.app.serving import await_ready
+from datahall.app.serving import await_answers
 from datahall.app.supervision import DEFAULT_PORT, SupervisorState, read_state, start_detached
 from datahall.app.supervisor import supervise
 from datahall.core.clock import SystemClock
@@ -42,7 +43,10 @@ def up(
         )
     if detach:
         state = start_detached(paths, SystemClock(), host=host, port=port)
-        await_ready(state, SystemClock())
+        with connect(paths) as hall:
+            for app in hall.status().apps:
+                if app.deployment is not None:
+                    await_answers(paths, state, app.deployment, app.version or app.app, SystemClock())
         _say(state, "is up", as_json=as_json)
         return
     code = supervise(paths, host, port, started=lambda state: _say(state, "is up; Ctrl-C stops it", as_json=as_json))
