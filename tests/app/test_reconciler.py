@@ -120,6 +120,7 @@ class World:
             publish=self.published.append,
             acknowledged=lambda: self.published[-1].revision if self.published else 0,
             decisions=DecisionLog(folder / "decisions.jsonl"),
+            integrate=lambda: None,
         )
 
     @property

@@ -375,6 +375,7 @@ class House(Vandal):
             publish=published.append,
             acknowledged=lambda: published[-1].revision if published else 0,
             decisions=DecisionLog(self.paths.logs / "decisions.jsonl"),
+            integrate=self.sequencer.flush,
         )
 
     def rounds(self, reconciler: Reconciler, num: int = 2) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from datahall.core.canonical import canonical_json
 from datahall.core.errors import IntegrityError, UnavailableError
-from datahall.core.records import Artifact, EvidenceKey, Replica, RouteTable, Version
+from datahall.core.records import Artifact, Deployment, EvidenceKey, Replica, RouteTable, Version
 from datahall.deploy.table import TABLE_ID, routed_by
 from datahall.security.access import issue_key
 from datahall.security.signing import Ed25519Signer, dsse_sign
@@ -262,3 +262,18 @@ def test_a_table_that_could_not_be_read_is_read_at_the_next_poll(house, tmp_path
         assert "cannot be read" in source.problem
     assert source.poll() == table
     assert source.problem == ""
+
+
+def test_what_was_written_this_moment_costs_nobody_an_answer(followed):
+    """A deployment whose record has just changed is in the catalogue before the tree holds it."""
+    house, table, _ = followed
+    published = []
+    reconciler = house.reconciler(published)
+    house.rounds(reconciler)
+    deployment = house.catalogue.find(Deployment)[-1]
+    house.write(replace(deployment, drain_seconds=deployment.drain_seconds + 1), kind="deployment.opened")
+    _, key = issue_key(name="ci", principal="ci", team=TEAM, scopes=("predict",), clock=house.clock)
+    house.write(key, kind="key.issued")  # a reason to publish before the sequencer's next round
+    reconciler.tick()
+    assert key.sha256 in published[-1].keys
+    assert routed_by(published[-1]) == routed_by(table)

@@ -56,6 +56,7 @@ class Reconciler:
         publish: Publish,
         acknowledged: Acknowledged,
         decisions: DecisionLog,
+        integrate: Callable[[], object],
     ) -> None:
         self._problems: dict[str, str] = {}
         self._catalogue, self._admission = catalogue, admission
@@ -63,6 +64,7 @@ class Reconciler:
         self._publish, self._acknowledged, self._decisions = publish, acknowledged, decisions
         self._processes: dict[str, Process] = {}
         self._greeted: set[str] = set()
+        self._integrate = integrate
         self._published = False
         self._late: RouteTable | None = None
         self._logged: tuple[rollout.RolloutView, rollout.Rollout] | None = None
@@ -209,15 +211,15 @@ class Reconciler:
         """
         lines, deployments, bundles = [], {}, {}
         for line in routes:
-            deployment = self._catalogue.get(Deployment, line.deployment)
             try:
-                bundles[deployment.bundle] = self._admission.serve(deployment)
+                deployment, bundle = self._admitted(line.deployment)
             except (RefusedError, IntegrityError) as error:
                 self._problems[f"{line.app} has no traffic"] = error.what
                 continue
             self._problems.pop(f"{line.app} has no traffic", None)
             lines.append(line)
             deployments[line.deployment] = deployment
+            bundles[deployment.bundle] = bundle
         settled = self._published and self._late is None
         if settled and table is not None and (tuple(sorted(lines)), keys) == (routed_by(table), table.keys):
             return False
@@ -232,6 +234,17 @@ class Reconciler:
         self._late = table
         self._publish(table)
         self._late, self._published = None, True
+
+    def _admitted(self, deployment_id: str) -> tuple[Deployment, Bundle]:
+        """Return a deployment that may answer, and its bundle. Raises RefusedError or IntegrityError."""
+        deployment = self._catalogue.get(Deployment, deployment_id)
+        try:
+            return deployment, self._admission.serve(deployment)
+        except (RefusedError, IntegrityError):
+            # What was written this moment is not in the tree yet: that alone must cost nobody an answer.
+            self._integrate()
+            deployment = self._catalogue.get(Deployment, deployment_id)
+            return deployment, self._admission.serve(deployment)
 
     def _start(self, deployment: Deployment) -> None:
         replica_id = new_id("rep", self._clock)

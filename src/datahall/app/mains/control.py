@@ -51,6 +51,7 @@ def _serve(hall: Hall) -> int:
         hall.clock,
         publish=partial(publish_routes, hall.paths.routes, signer=hall.keys.signer),
         acknowledged=partial(acknowledged, hall.paths.runtime()),
+        integrate=hall.sequencer.flush,
         decisions=DecisionLog(hall.paths.logs / "decisions.jsonl"),
     )
     reconciler.start()
