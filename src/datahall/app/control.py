@@ -108,6 +108,8 @@ class Control:
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
         self._running = threading.Lock()
+        self.keys_changed: Callable[[], None] = lambda: None
+        """Called after a key was issued or revoked, so that gateways know before the caller does."""
         self._watched: list[Callable[[], tuple[str, ...]]] = []
 
     def watch(self, problems: Callable[[], tuple[str, ...]]) -> None:
@@ -204,6 +206,7 @@ class Control:
         expires = None if key.expires_at_ns is None else iso(key.expires_at_ns)
         body = {"key": key.id, "name": name, "team": team, "scopes": list(key.scopes), "expires": expires}
         self._hall.catalogue.act(Act(kind="key.issued", actor="owner", body=body, changes=(Change(new=key),)))
+        self.keys_changed()
         return NewKey(key=text, status=self._key_status(key))
 
     def keys(self) -> tuple[KeyStatus, ...]:
@@ -216,6 +219,7 @@ class Control:
         revoked = msgspec.structs.replace(key, revoked_at_ns=self._hall.clock.now_ns())
         change = Change(old=key, new=revoked)
         self._hall.catalogue.act(Act(kind="key.revoked", actor="owner", body={"key": key_id}, changes=(change,)))
+        self.keys_changed()
         return self._key_status(revoked)
 
     def _app_status(self, app: App, replicas: list[Replica]) -> AppStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 
@@ -34,6 +35,7 @@ from datahall.security.access import key_grants
 BUSY_S, IDLE_S, FAILING_S = 0.1, 0.5, 5.0
 """How long until the next round: after one that changed something, after one that found nothing to do, and at most
 where one after another fails."""
+SETTLE_S = 2.0
 STOP_SECONDS = 10.0
 """What a replica gets at most to finish when the whole hall stops."""
 Publish = Callable[[RouteTable], None]
@@ -117,6 +119,15 @@ class Reconciler:
                 decision = self._decide(self._view(), event)
             did = self._apply(decision)
         return bool(ended) or did
+
+    def settle(self) -> None:
+        """Do a round now and return once gateways follow its table, or after two seconds: a key then holds at once."""
+        with contextlib.suppress(DatahallError):  # the next round tells what is wrong, and goes on
+            self.tick()
+        table = self._table()
+        deadline = self._clock.monotonic_ns() + int(SETTLE_S * 1e9)
+        while table is not None and self._acknowledged() < table.revision and self._clock.monotonic_ns() < deadline:
+            self._clock.sleep(0.02)
 
     def _decide(self, view: rollout.RolloutView, event: rollout.ReplicaEnded | rollout.Tick) -> rollout.Rollout:
         now, before = self._clock.now_ns(), self._state

@@ -58,6 +58,7 @@ def _serve(hall: Hall) -> int:
     ending = threading.Event()
     problems: list[str] = []
     control.watch(reconciler.problems)
+    control.keys_changed = reconciler.settle
     control.watch(lambda: tuple(problems))
     sealer = Sealer(hall.catalogue, hall.paths.answers, hall.clock)
     sealing = threading.Thread(
