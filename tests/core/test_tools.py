@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datahall.core.clock import SystemClock, iso
+from datahall.core.durable import write_atomic
 from datahall.core.errors import DatahallError, NotFoundError, Problem, SpecError, UserError
-from datahall.core.files import write_atomic
 from datahall.core.hall import HallPaths
 from datahall.core.ids import new_id
 from datahall.core.registry import Registry
@@ -107,8 +107,8 @@ def test_every_error_is_drawn_in_the_tree():
 
 def test_a_file_is_replaced_wholly_and_privately(tmp_path):
     path = tmp_path / "state.json"
-    write_atomic(path, b"one")
-    write_atomic(path, b"two")
+    write_atomic(path, b"one", at="test.one")
+    write_atomic(path, b"two", at="test.two")
     assert path.read_bytes() == b"two"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in tmp_path.iterdir()] == ["state.json"]
@@ -119,7 +119,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path.mkdir()
     (path / "full").touch()
     with pytest.raises(OSError, match="taken"):
-        write_atomic(path, b"new")
+        write_atomic(path, b"new", at="test.new")
     assert [each.name for each in tmp_path.iterdir()] == ["taken"]
 
 

@@ -18,8 +18,8 @@ from datahall.app.processes import started_at
 from datahall.app.supervision import SupervisorState
 from datahall.backends.db.lock import HallLock
 from datahall.core.clock import SystemClock
+from datahall.core.durable import write_atomic
 from datahall.core.errors import UnavailableError, UserError
-from datahall.core.files import write_atomic
 from datahall.core.hall import HallPaths
 from datahall.security.keys import KeyRing
 from datahall.serve.config import GatewayConfig
@@ -207,7 +207,7 @@ def _write_state(
     state = SupervisorState(
         pid=os.getpid(), started_at=started_at(os.getpid()), host=host, port=port, url=f"http://{shown}:{port}"
     )
-    write_atomic(paths.state, msgspec.json.encode(state))
+    write_atomic(paths.state, msgspec.json.encode(state), at="supervisor.state")
     started(state)
 
 

@@ -6,12 +6,16 @@ DatahallError              what happened, where, and what to do about it
 │   ├── DataError          a source cannot be read or breaks its contract
 │   ├── NotFoundError      no such thing; HTTP 404
 │   ├── ConflictError      somebody else changed it first; HTTP 409
+│   │   ├── RepeatedError  this call was made before: its answer is kept
+│   │   └── FencedError    the writer's lease has passed to somebody else
 │   ├── UnauthenticatedError  no key, or a key that does not hold; HTTP 401
 │   └── DeniedError        a key without the permission; HTTP 403
 ├── IntegrityError         stored bytes are not what their digest, signature or proof says
 ├── RefusedError           the gate said no; exit 3
 └── UnavailableError       the hall cannot do it now, a later try may; exit 4, HTTP 503
-    └── HallBusyError      another process holds this hall
+    ├── HallBusyError      another process holds this hall
+    ├── SchemaError        the hall's schema is not this version's; the hint is the command to run
+    └── StorageFullError   no room, or a disk that does not take what it is given; nothing was acknowledged; HTTP 507
 
 An `assert` is for our own mistakes and is never caught.
 """
@@ -102,6 +106,14 @@ class ConflictError(UserError):
     http_status = 409
 
 
+class RepeatedError(ConflictError):
+    """A call with this idempotency key was done before; nothing was written, and its answer is in the catalogue."""
+
+
+class FencedError(ConflictError):
+    """Whoever writes no longer holds the lease that the write needs; nothing was written."""
+
+
 class UnauthenticatedError(UserError):
     """There is no key, or the key does not hold."""
 
@@ -134,3 +146,13 @@ class UnavailableError(DatahallError):
 
 class HallBusyError(UnavailableError):
     """Another process holds this hall."""
+
+
+class SchemaError(UnavailableError):
+    """The hall's schema is newer, or a migration stopped half-way; the hint is the exact command to run."""
+
+
+class StorageFullError(UnavailableError):
+    """The disk has no room or failed to take a write; nothing was acknowledged, and a later try may succeed."""
+
+    http_status = 507

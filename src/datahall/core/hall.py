@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from datahall.core.canonical import digest_bytes
+from datahall.core.durable import write_atomic
 from datahall.core.errors import UserError
-from datahall.core.files import write_atomic
 
 DEFAULT_FOLDER = ".datahall"
 HOME_VARIABLE = "DATAHALL_HOME"
@@ -78,7 +78,7 @@ class HallPaths:
             folder = folder.with_name(f"{name}-{os.urandom(6).hex()}")
             folder.mkdir(mode=0o700)
         if self.root.is_dir():
-            write_atomic(self.runtime_path, os.fsencode(folder))
+            write_atomic(self.runtime_path, os.fsencode(folder), at="hall.runtime")
         return folder
 
     def drop_runtime(self) -> None:

@@ -15,8 +15,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from datahall.core.canonical import digest_bytes
+from datahall.core.durable import link, sync_folder, write_atomic
 from datahall.core.errors import IntegrityError, NotFoundError, UserError
-from datahall.core.files import sync_folder, write_atomic
 from datahall.security.access import hash_key, is_key_text, new_key_text
 from datahall.security.signing import Ed25519Signer
 
@@ -111,7 +111,7 @@ class KeyRing:
         """Make a new master key for all wraps from now on; the old ones go on unwrapping."""
         master = secrets.token_bytes(_KEY_BYTES)
         lines = [*self._masters.values(), master]
-        write_atomic(self._folder / MASTER_FILE, b"".join(_line(key) for key in lines))
+        write_atomic(self._folder / MASTER_FILE, b"".join(_line(key) for key in lines), at="keys.rotate")
         self._masters[_id_of(master)] = master
 
 
@@ -135,14 +135,14 @@ def _write_once(path: Path, data: bytes) -> None:
     if path.exists():
         return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    write_atomic(temporary, data)
+    write_atomic(temporary, data, at="keys.stage")
     try:
-        path.hardlink_to(temporary)  # fails where another process was first; a rename would replace its key
+        link(temporary, path, at="keys.create")  # fails where another process was first; a rename would replace its key
     except FileExistsError:
         pass
     finally:
         temporary.unlink()
-    sync_folder(path.parent)
+    sync_folder(path.parent, at="keys.create")
 
 
 def _read(path: Path) -> bytes:

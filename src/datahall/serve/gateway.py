@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import datahall
+from datahall.core.durable import write_atomic
 from datahall.core.errors import DatahallError
-from datahall.core.files import write_atomic
 from datahall.core.ports import Clock
 from datahall.core.records import KeyGrant
 from datahall.serve.access import authenticate, authorize
@@ -228,7 +228,7 @@ class Gateway:
             "at_ns": self._clock.now_ns(),
         }
         path = Path(self.config.runtime) / f"gateway-{self.config.gateway}.json"
-        write_atomic(path, json_response(state).body)
+        write_atomic(path, json_response(state).body, at="gateway.state")
 
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from datahall.core.canonical import digest_bytes
+from datahall.core.durable import rename, sync_data, sync_file, sync_folder
 from datahall.core.errors import IntegrityError, NotFoundError, UnavailableError
-from datahall.core.files import sync_folder
 from datahall.core.records import Answer
 from datahall.serve.answers import AnswerIdParts
 
@@ -85,7 +85,7 @@ class AnswerLog:
     def sync(self) -> None:
         """Make everything appended survive a power cut."""
         if self._dirty:
-            os.fdatasync(self._descriptor)
+            sync_data(self._descriptor, at="answers.sync")
             self._dirty = False
 
     def sync_work(self) -> Callable[[], None] | None:
@@ -97,7 +97,7 @@ class AnswerLog:
 
         def work() -> None:
             try:
-                os.fdatasync(descriptor)
+                sync_data(descriptor, at="answers.tick")
             finally:
                 os.close(descriptor)
 
@@ -125,7 +125,7 @@ class AnswerLog:
         path = self.folder / f"{self.gateway}-{self.next_sequence:015d}{OPEN}"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._path = path
-        sync_folder(self.folder)
+        sync_folder(self.folder, at="answers.open")
 
     def _write(self, data: bytes, end: int) -> None:
         """Write all of `data`, or leave the file ending at `end` as it was."""
@@ -246,9 +246,9 @@ def _seal(path: Path) -> Path:
     sealed = path.with_suffix(SEALED)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync_file(descriptor, at="answers.seal")
     finally:
         os.close(descriptor)
-    path.rename(sealed)
-    sync_folder(path.parent)
+    rename(path, sealed, at="answers.seal")
+    sync_folder(path.parent, at="answers.seal")
     return sealed

@@ -10,8 +10,8 @@ from typing import Protocol
 import msgspec
 
 from datahall.core.canonical import canonical_json
+from datahall.core.durable import write_atomic
 from datahall.core.errors import DatahallError, IntegrityError, UnavailableError
-from datahall.core.files import write_atomic
 from datahall.core.records import KeyGrant, Route, RouteTable
 from datahall.security.access import EVERY_TEAM
 from datahall.security.signing import Ed25519Signer, dsse_open, dsse_sign
@@ -31,7 +31,7 @@ def publish_routes(path: Path, table: RouteTable, signer: Ed25519Signer) -> None
             f"the route table would have {len(signed)} bytes, and gateways take {MAX_TABLE_BYTES} at most",
             hint=f"revoke some of its {len(table.keys)} keys: datahall key list",
         )
-    write_atomic(path, signed)
+    write_atomic(path, signed, at="routes.publish")
 
 
 def read_routes(data: bytes, keys: Mapping[str, bytes]) -> RouteTable:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datahall.core.durable import link, remove, sync_folder, write_atomic
 from datahall.core.errors import IntegrityError, NotFoundError, UnavailableError
-from datahall.core.files import sync_folder, write_atomic
 from datahall.core.records import Grant
 from datahall.security.sealing import (
     MAX_OBJECT_BYTES,
@@ -55,10 +55,10 @@ class LocalBlobStore:
         """Remove an object, durably; one that is not there is no error."""
         path = self.path(object_name, team=team)
         try:
-            path.unlink()
+            remove(path, at="blobs.delete")
         except FileNotFoundError:
             return
-        sync_folder(path.parent)
+        sync_folder(path.parent, at="blobs.delete")
 
     def list(self, *, team: str) -> list[str]:
         """Return the names of all objects of a team, sorted."""
@@ -76,11 +76,11 @@ class LocalBlobStore:
                 self._make_folder(target.parent)
                 # A link keeps the old object where there is one; renaming would replace it.
                 try:
-                    os.link(source, target, follow_symlinks=False)
+                    link(source, target, at="blobs.take")
                 except FileExistsError:
                     continue
                 source.unlink()
-                sync_folder(target.parent)
+                sync_folder(target.parent, at="blobs.take")
 
     def read_stored(self, object_name: str, *, team: str) -> bytes:
         """Return an object as it is stored, still sealed. Raises NotFoundError or IntegrityError."""
@@ -91,7 +91,7 @@ class LocalBlobStore:
         path = self.path(object_name, team=team)
         try:
             self._make_folder(path.parent)
-            write_atomic(path, stored)
+            write_atomic(path, stored, at="blobs.put")
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
@@ -122,7 +122,7 @@ class LocalBlobStore:
         missing = [parent for parent in (folder, folder.parent, self.folder) if not parent.is_dir()]
         for parent in reversed(missing):
             parent.mkdir(mode=0o700, parents=parent == self.folder, exist_ok=True)
-            sync_folder(parent.parent)
+            sync_folder(parent.parent, at="blobs.shard")
 
 
 def _folders(folder: Path) -> Iterator[Path]:

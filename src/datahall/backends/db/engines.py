@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from datahall.backends.db.tables import METADATA, SCHEMA_VERSION
+from datahall.core.durable import sync_folder
 from datahall.core.errors import IntegrityError, UnavailableError, UserError
-from datahall.core.files import sync_folder
 
 APPLICATION_ID = 0x44415448  # "DATH", so that a stranger's database is never taken for a hall
 _BUSY_TIMEOUT_MS = 5_000
@@ -35,7 +35,7 @@ def open_engines(path: Path) -> tuple[Engine, Engine]:
             writer.dispose()
             raise
     if new:
-        sync_folder(path.parent)
+        sync_folder(path.parent, at="db.create")
     return writer, _engine(path, "BEGIN", pool_size=4, max_overflow=-1, read_only=True)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datahall.core.canonical import digest_bytes
+from datahall.core.durable import write_atomic
 from datahall.core.errors import IntegrityError, UnavailableError
-from datahall.core.files import write_atomic
 from datahall.ledger.checkpoint import read_note
 from datahall.ledger.tree import verify_consistency
 
@@ -61,7 +61,7 @@ class FileWitness:
                 seen = self.newest(origin)
                 if seen is not None:
                     self._check_extends(origin, seen, note)
-                write_atomic(self._path(origin), note.encode())
+                write_atomic(self._path(origin), note.encode(), at="witness.note")
         except OSError as error:
             raise self._out_of_reach(error) from error
 

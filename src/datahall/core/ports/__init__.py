@@ -3,6 +3,7 @@
 from datahall.core.ports.blobs import BlobStore
 from datahall.core.ports.catalogue import Catalogue, LedgerStore
 from datahall.core.ports.clock import Clock
+from datahall.core.ports.coordination import Coordinator
 from datahall.core.ports.launching import Launcher, Limits, Process, ProcessSpec
 from datahall.core.ports.prediction import Answerer, Columns, Predictor
 from datahall.core.ports.signing import Signer, Witness
@@ -13,6 +14,7 @@ __all__ = [
     "Catalogue",
     "Clock",
     "Columns",
+    "Coordinator",
     "Launcher",
     "LedgerStore",
     "Limits",

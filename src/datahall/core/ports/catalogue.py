@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from datahall.core.records import Act, Checkpoint, Entry, R
+from datahall.core.records import Act, Checkpoint, Entry, Lease, R
 
 
 class Catalogue(Protocol):
@@ -23,7 +23,15 @@ class Catalogue(Protocol):
     def act(self, act: Act) -> Entry:
         """Write all changes of `act` and its entry, or nothing.
 
-        Raises ConflictError where a record is not what its change's `old` says.
+        Raises ConflictError where a record is not what its change's `old` says or one of `absent` is there, FencedError
+        where `fence` has passed on, RepeatedError where `call` was done before, StorageFullError where the disk does
+        not take it.
+        """
+
+    def reply(self, call_id: str, request: str) -> bytes | None:
+        """Return the sealed answer to a call that was done before, None for a new one.
+
+        Raises ConflictError where the same key was used for another request.
         """
 
     def entries(self, start: int = 0, stop: int | None = None) -> list[Entry]:
@@ -45,8 +53,13 @@ class LedgerStore(Protocol):
     def nodes(self, places: list[tuple[int, int]]) -> list[bytes]:
         """Return the hashes of complete subtrees at `(level, index)`. Raises IntegrityError if one is missing."""
 
-    def integrate(self, nodes: dict[tuple[int, int], bytes], checkpoint: Checkpoint) -> None:
-        """Write new complete subtrees and the checkpoint that covers them, in one transaction."""
+    def integrate(
+        self, nodes: dict[tuple[int, int], bytes], checkpoint: Checkpoint, *, fence: Lease | None = None
+    ) -> None:
+        """Write new complete subtrees and the checkpoint that covers them, in one transaction.
+
+        Raises ConflictError where another sequencer was first, FencedError where `fence` has passed on.
+        """
 
     def checkpoint(self) -> Checkpoint | None:
         """Return the newest checkpoint, None before the first."""

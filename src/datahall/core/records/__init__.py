@@ -10,6 +10,7 @@ from datahall.core.records.entry import Act, Change, Checkpoint, Entry, EntryKin
 from datahall.core.records.environment import Environment
 from datahall.core.records.evidence import Evidence, EvidenceKey, Exhibit, Figure, Measurement
 from datahall.core.records.holdout import Holdout
+from datahall.core.records.lease import Call, Lease
 from datahall.core.records.policy import Claim, Policy
 from datahall.core.records.principal import ApiKey
 from datahall.core.records.run import Run
@@ -51,6 +52,7 @@ __all__ = [
     "Artifact",
     "Bundle",
     "BundleManifest",
+    "Call",
     "Candidate",
     "Change",
     "Checkpoint",
@@ -69,6 +71,7 @@ __all__ = [
     "Finding",
     "Grant",
     "Holdout",
+    "Lease",
     "KeyGrant",
     "Measurement",
     "Outcome",

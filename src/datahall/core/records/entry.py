@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from datahall.core.records.base import Record
+from datahall.core.records.lease import Call, Lease
 
 EntryKind = Literal[
     "hall.created",
@@ -50,6 +51,12 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     app: str | None = None
     body: dict[str, Any] = {}
     changes: tuple[Change, ...] = ()
+    absent: tuple[tuple[str, str], ...] = ()
+    """Records (kind, id) that must not be there, or nothing of the act is written."""
+    fence: Lease | None = None
+    """The lease under which this is done: once somebody else holds it, nothing of the act is written."""
+    call: Call | None = None
+    """The call that asked for it: if that was done before, nothing of the act is written."""
 
 
 class Touched(msgspec.Struct, frozen=True, kw_only=True):
