@@ -19,26 +19,26 @@ from datahall.testing.clock import AutoClock
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from datahall.backends.db import sqlite
+from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.backends.db.statements import Statements
 from datahall.core.records import Act, Change
 from datahall.testing.catalogue import app
 from datahall.testing.clock import AutoClock
 
 path, die_at, half = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "half"
-catalogue = sqlite.SqliteCatalogue(path, AutoClock())
-real, num_applied = sqlite._apply, 0
+catalogue = SqliteCatalogue(path, AutoClock())
+real, num_applied = Statements.put, 0
 
-def apply(connection, change, seq):
+def put(statements, cursor, *arguments, **options):
     global num_applied
     if half and num_applied == 0:
-        connection.exec_driver_sql("COMMIT")
-    mark = real(connection, change, seq)
+        cursor.execute("COMMIT")
+    real(statements, cursor, *arguments, **options)
     num_applied += 1
     if num_applied == die_at:
         os.kill(os.getpid(), signal.SIGKILL)
-    return mark
 
-sqlite._apply = apply
+Statements.put = put
 for number in range(10_000):
     changes = tuple(Change(new=app(f"app-{number}-{part}")) for part in range(20))
     catalogue.act(Act(kind="app.declared", actor="writer", changes=changes))
