@@ -38,6 +38,7 @@ ENTRY_MEANINGS = {
     "replica.changed": "a replica became ready, drains or is gone",
     "routes.published": "the route table has a new revision",
     "answers.sealed": "a segment of the answer log was closed; the entry holds its Merkle root",
+    "entry.void": "no act: a number whose transaction ended without one, closed so that the tree can go on (Postgres)",
 }
 
 HTTP_MEANINGS = {

@@ -1,0 +1,28 @@
+"""The Postgres backend keeps the catalogue's and the ledger store's contracts, against a real server."""
+
+from __future__ import annotations
+
+import pytest
+
+from datahall.backends.db.postgres import PostgresCatalogue
+from datahall.testing.catalogue import CatalogueContract, LedgerStoreContract
+from datahall.testing.clock import AutoClock
+
+
+@pytest.fixture
+def catalogue(postgres_url):
+    opened = PostgresCatalogue(postgres_url, AutoClock())
+    yield opened
+    opened.close()
+
+
+class TestCatalogue(CatalogueContract):
+    @pytest.fixture
+    def catalogue(self, catalogue):
+        return catalogue
+
+
+class TestLedgerStore(LedgerStoreContract):
+    @pytest.fixture
+    def catalogue(self, catalogue):
+        return catalogue
