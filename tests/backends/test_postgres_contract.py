@@ -1,4 +1,4 @@
-"""The Postgres backend keeps the catalogue's and the ledger store's contracts, against a real server."""
+"""The Postgres backend keeps the catalogue's and the ledger store's contracts and a Coordinator's, against a real server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from datahall.backends.db.postgres import PostgresCatalogue
 from datahall.testing.catalogue import CatalogueContract, LedgerStoreContract
 from datahall.testing.clock import AutoClock
+from datahall.testing.coordination import CoordinatorContract
 
 
 @pytest.fixture
@@ -26,3 +27,17 @@ class TestLedgerStore(LedgerStoreContract):
     @pytest.fixture
     def catalogue(self, catalogue):
         return catalogue
+
+
+class TestCoordinator(CoordinatorContract):
+    @pytest.fixture
+    def open_store(self, postgres_url):
+        opened = []
+
+        def open_one(clock):
+            opened.append(PostgresCatalogue(postgres_url, clock))
+            return opened[-1]
+
+        yield open_one
+        for one in opened:
+            one.close()
