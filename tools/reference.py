@@ -37,6 +37,7 @@ ENTRY_MEANINGS = {
     "replica.started": "a replica process was started",
     "replica.changed": "a replica became ready, drains or is gone",
     "routes.published": "the route table has a new revision",
+    "run.answered": "a lifecycle that was asked for with an idempotency key has ended; its answer is kept",
     "answers.sealed": "a segment of the answer log was closed; the entry holds its Merkle root",
 }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from datahall.app.jobs import Jobs
+from datahall.app.leasing import Heart
 from datahall.app.lifecycle.data import DataStage
 from datahall.app.lifecycle.evaluate import EvaluateStage
 from datahall.app.lifecycle.fit import ExportStage, TrainStage
@@ -69,13 +70,16 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
             origin_of(keys.signer),
             clock,
             witness=FileWitness(default_folder(), partial(consistency_proof, read=catalogue.nodes)),
+            coordinator=catalogue.leases,
         )
         # Jobs and shadows end with this process; replicas with the hall, so that answers survive a control that dies.
         jobs = LocalLauncher(paths.logs, paths.work)
         replicas = LocalLauncher(paths.logs, paths.work, lifeline=lifeline)
         try:
+            catalogue.take_over()
             sequencer.start()
-            yield _wire(paths, clock, keys, catalogue, sequencer, jobs, replicas)
+            with Heart(catalogue.leases):
+                yield _wire(paths, clock, keys, catalogue, sequencer, jobs, replicas)
         finally:
             jobs.stop_all()
             try:

@@ -84,6 +84,11 @@ class KeyRing:
         """The key that shows which ledger entries the hall itself wrote, derived from the answer key; 32 bytes."""
         return hmac.digest(self.answer_key, b"datahall ledger entry\0", "sha256")
 
+    @property
+    def call_key(self) -> bytes:
+        """The key that seals kept answers to mutating calls, derived from the answer key; 32 bytes."""
+        return hmac.digest(self.answer_key, b"datahall call\0", "sha256")
+
     def wrap(self, data_key: bytes, *, team: str, object: str) -> bytes:
         """Return the data key of one object under the newest master key: format, key id, nonce, ciphertext.
 

@@ -84,7 +84,8 @@ class SqliteCatalogue(Reads):
         Work that raises a DatahallError must not have written anything.
         """
         with said_plainly(self.path):
-            return self._group.do(work)  # type: ignore[no-any-return]  (the outcome of this caller's own work)
+            outcome: T = self._group.do(work)
+            return outcome
 
     def _transact(self, works: Sequence[_Work]) -> list[Any]:
         outcomes: list[Any] = []
