@@ -88,6 +88,15 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     status: KeyStatus
 
 
+class Rotated(msgspec.Struct, frozen=True, kw_only=True):
+    """How a rotation of the master key went."""
+
+    num_rewrapped: int
+    num_masters: int
+    """Master keys that can open something: more than one keeps backups of before readable."""
+    num_retired: int
+
+
 class Operations(Protocol):
     """Everything that the command line asks of a hall."""
 
@@ -114,6 +123,9 @@ class Operations(Protocol):
 
     def revoke_key(self, key_id: str) -> KeyStatus:
         """Make a key worthless, now."""
+
+    def rotate_keys(self, *, retire: bool) -> Rotated:
+        """Wrap every data key under a new master key, and with `retire` destroy the old ones."""
 
 
 class Control:
@@ -251,6 +263,21 @@ class Control:
         self._act("key.revoked", {"key": key_id}, Change(old=key, new=revoked), once, status)
         self.keys_changed()
         return status
+
+    def rotate_keys(self, *, retire: bool, once: Once | None = None) -> Rotated:
+        """Wrap every data key under a new master key, beside readers and writers; with `retire` destroy the old ones.
+
+        A rotation that was cut off leaves every key readable; the next one goes on.
+        """
+        keys, vault = self._hall.keys, self._hall.vault
+        keys.rotate()
+        num_rewrapped = vault.rewrap(actor="owner")
+        num_retired = keys.retire() if retire else 0
+        done = Rotated(num_rewrapped=num_rewrapped, num_masters=keys.num_masters, num_retired=num_retired)
+        call = self.calls.call(once, done) if once else None
+        body = {"num_rewrapped": num_rewrapped, "num_retired": num_retired}
+        self._hall.catalogue.act(Act(kind="keys.rotated", actor="owner", body=body, call=call))
+        return done
 
     def _act(self, kind: EntryKind, body: dict[str, Any], change: Change, once: Once | None, answer: object) -> None:
         """Write one change, and in the same transaction the answer to the call that asked for it."""

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from datahall.app.calls import HEADER
-from datahall.app.control import KeyStatus, NewKey, Status
+from datahall.app.control import KeyStatus, NewKey, Rotated, Status
 from datahall.app.events import AnyEvent, Broke, Ended, Notify, Planned
 from datahall.app.jobs import Cancel
 from datahall.core import errors
@@ -93,6 +93,10 @@ class RemoteControl:
     def revoke_key(self, key_id: str) -> KeyStatus:
         """Make a key worthless, now."""
         return self._ask("DELETE", f"/api/v1/keys/{key_id}", KeyStatus)
+
+    def rotate_keys(self, *, retire: bool) -> Rotated:
+        """Wrap every data key under a new master key."""
+        return self._ask("POST", "/api/v1/keys/rotate", Rotated, {"retire": retire})
 
     def _ask(self, method: str, path: str, kind: type[T], body: dict[str, Any] | None = None) -> T:
         """Ask control, and ask again if it ends meanwhile: the idempotency key lets no call have two effects."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from datahall.app.collection import Collector
 from datahall.app.jobs import Jobs
 from datahall.app.leasing import Heart
 from datahall.app.lifecycle.data import DataStage
@@ -49,6 +50,7 @@ class Hall:
     replicas: Replicas
     launcher: LocalLauncher
     admission: Admission
+    collector: Collector
     stages: dict[str, Stage]
 
 
@@ -116,6 +118,7 @@ def _wire(
         replicas=Replicas(replica_launcher, vault, paths.runtime()),
         launcher=replica_launcher,
         admission=admission,
+        collector=Collector(catalogue, blobs, catalogue.leases, clock),
         stages={
             "data": DataStage(catalogue, vault, jobs, clock),
             "train": TrainStage(catalogue, vault, jobs, clock),

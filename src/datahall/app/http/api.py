@@ -41,6 +41,12 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     days: float | None = None
 
 
+class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Asks for a new master key."""
+
+    retire: bool = False
+
+
 class Api:
     """What each route does, once its caller may."""
 
@@ -93,6 +99,12 @@ class Api:
         revoke = partial(self._control.revoke_key, request.path_params["key_id"], once=request.state.once)
         return answer(await asyncio.to_thread(revoke))
 
+    async def rotate_keys(self, request: Request) -> Response:
+        """Wrap every data key under a new master key; `retire` destroys the old ones."""
+        body = await body_of(request, RotateBody)
+        rotate = partial(self._control.rotate_keys, retire=body.retire, once=request.state.once)
+        return answer(await asyncio.to_thread(rotate))
+
 
 class ApiRoute(NamedTuple):
     """One route: no route exists without the permission that it needs."""
@@ -118,6 +130,7 @@ ROUTES: Final = (
     ApiRoute("GET", "/api/v1/apps/{app}/report", "read", "report"),
     ApiRoute("GET", "/api/v1/keys", "admin", "list_keys"),
     ApiRoute("POST", "/api/v1/keys", "admin", "issue_key", mutates=True, status=201),
+    ApiRoute("POST", "/api/v1/keys/rotate", "admin", "rotate_keys", mutates=True),
     ApiRoute("DELETE", "/api/v1/keys/{key_id}", "admin", "revoke_key", mutates=True),
 )
 """Every route of control. Plans and runs read files of this machine by path, so they take the owner."""

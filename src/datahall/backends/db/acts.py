@@ -34,12 +34,13 @@ class PreparedAct:
             Touched(kind=row.kind, id=row.id, digest=None if row.new is None else digest_bytes(row.new.encode()))
             for row in self.rows
         )
+        self.excluded = tuple(place for change in act.changes if change.new for place in change.new.excluded_by())
         assert len({(row.kind, row.id) for row in self.rows}) == len(self.rows), "an act changes a record once"
 
     @property
     def places(self) -> set[tuple[str, str]]:
         """The records (kind, id) that the act rests on."""
-        return {(row.kind, row.id) for row in self.rows} | set(self.act.absent)
+        return {(row.kind, row.id) for row in self.rows} | set(self.excluded)
 
     def body(self, seq: int, at_ns: int) -> bytes:
         """Return the entry's bytes."""
@@ -79,9 +80,9 @@ class Batch:
                 raise RepeatedError("this call was done before")
         if fence is not None:
             check_fence(self._cursor, self._sql, fence)
-        for kind, record_id in act.act.absent:
+        for kind, record_id in act.excluded:
             if (kind, record_id) in self._rows:
-                raise ConflictError(f"{kind} '{record_id}' is there", hint="read it again, then try again")
+                raise ConflictError(f"{kind} '{record_id}' stands in the way", hint="make what it is about again")
         for row in act.rows:
             _expect(row, self._rows.get((row.kind, row.id)))
 
