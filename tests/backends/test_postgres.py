@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from datahall.backends.db.acts import PreparedAct
+from datahall.backends.db.acts import Batch, PreparedAct
 from datahall.backends.db.advisory import Name, lock, name_of
 from datahall.backends.db.gaps import WHY
 from datahall.backends.db.postgres import PostgresCatalogue
@@ -110,7 +110,9 @@ def test_a_writer_that_got_its_id_last_and_its_number_first_is_waited_for(catalo
         late.execute("SELECT pg_current_xact_id()")
         assert late.execute("SELECT nextval('entry_seq')").fetchone() == (0,)
         (seq,) = early.execute("SELECT nextval('entry_seq')").fetchone()
-        PreparedAct(Act(kind="hall.created", actor="t")).write(early.cursor(), Statements(mark="%s"), seq, 0, KEY)
+        batch = Batch(early.cursor(), Statements(mark="%s"), [])
+        batch.admit(PreparedAct(Act(kind="hall.created", actor="t")), seq)
+        batch.write(0, KEY)
         early.commit()
         for _ in range(3):
             assert catalogue.pending(10) == []

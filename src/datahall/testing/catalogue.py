@@ -11,7 +11,7 @@ import pytest
 
 from datahall.core.errors import ConflictError, DatahallError, IntegrityError, NotFoundError, RepeatedError
 from datahall.core.ports import Catalogue, LedgerStore
-from datahall.core.records import Act, ApiKey, App, Call, Change, Checkpoint, Entry, Policy, Touched
+from datahall.core.records import Act, ApiKey, App, Artifact, Call, Change, Checkpoint, Entry, Garbage, Policy, Touched
 from datahall.ledger.bodies import entry_body, record_digest
 
 T = TypeVar("T")
@@ -154,26 +154,28 @@ class CatalogueContract:
         assert all(isinstance(error, ConflictError) for error in lost)
         assert [entry.seq for entry in catalogue.entries()] == [0, 1]
 
-    def test_records_that_must_be_absent_refuse_the_act(self, catalogue: Store) -> None:
-        declare(catalogue, app("there"))
-        for name, is_refused in (("there", True), ("nowhere", False)):
-            act = Act(kind="hall.created", actor="t", absent=(("app", name), ("policy", "there")))
-            if is_refused:
-                with pytest.raises(ConflictError, match="app 'there' is there"):
-                    catalogue.act(act)
-            else:
-                assert catalogue.act(act).seq == 1
-        assert len(catalogue.entries()) == 2
+    def test_a_record_that_excludes_another_refuses_it(self, catalogue: Store) -> None:
+        garbage = Garbage(id="ward/obj_1", team="ward", object="obj_1")
+        catalogue.act(Act(kind="blobs.condemned", actor="t", changes=(Change(new=garbage),)))
+        with pytest.raises(ConflictError, match="garbage 'ward/obj_1' stands in the way"):
+            catalogue.act(_naming("obj_1"))
+        assert catalogue.act(_naming("obj_2")).seq == 1
+        catalogue.act(Act(kind="blobs.pardoned", actor="t", changes=(Change(old=garbage),)))
+        assert catalogue.act(_naming("obj_1")).seq == 3
 
-    def test_of_acts_that_demand_each_other_s_absence_one_is_done(self, catalogue: Store) -> None:
+    def test_of_a_name_and_its_condemnation_at_once_one_comes_first(self, catalogue: Store) -> None:
+        """Either the object is named, or it is condemned and the name refused; a condemner looks for names again."""
+
         def work(number: int) -> Entry:
-            mine, other = app("ab"[number]), app("ba"[number])
-            act = Act(kind="app.declared", actor="t", changes=(Change(new=mine),), absent=(("app", other.id),))
-            return catalogue.act(act)
+            if number:
+                return catalogue.act(_naming("obj_1"))
+            changes = (Change(new=Garbage(id="ward/obj_1", team="ward", object="obj_1")),)
+            return catalogue.act(Act(kind="blobs.condemned", actor="t", changes=changes))
 
         done, refused = _at_once(2, work)
-        assert (len(done), len(refused)) == (1, 1)
-        assert isinstance(refused[0], ConflictError)
+        assert [type(error) for error in refused] == [ConflictError] * (2 - len(done))
+        kinds = [entry.kind for entry in catalogue.entries()]
+        assert kinds in (["step.completed", "blobs.condemned"], ["blobs.condemned"])
 
     def test_a_call_is_done_once_and_its_answer_kept(self, catalogue: Store) -> None:
         assert catalogue.reply("ann/1", "what") is None
@@ -260,6 +262,13 @@ class LedgerStoreContract:
                 catalogue.integrate({(0, 5): b"x" * 32}, checkpoint(size))
         assert catalogue.checkpoint() == checkpoint(2)
         assert catalogue.nodes([(0, 1)]) == [b"b" * 32]
+
+
+def _naming(name: str) -> Act:
+    artifact = Artifact(
+        id=f"art_{name}", team="ward", object=name, digest="0", size_bytes=1, wrapped_key=b"", media_type="text/plain"
+    )
+    return Act(kind="step.completed", actor="t", changes=(Change(new=artifact),))
 
 
 def _called(name: str, *, request: str = "what", reply: bytes = b"sealed") -> Act:

@@ -30,11 +30,11 @@ def name_of(*parts: str, shared: bool = False) -> Name:
 
 
 def names_of(prepared: PreparedAct) -> list[Name]:
-    """Return the locks that an act needs: each record that it changes or demands absent, its call, its fence.
+    """Return the locks that an act needs: each record that it rests on, its call, its fence.
 
     The fence is shared: the acts of one holder run side by side, and only who takes the lease over waits for them.
     """
-    names = [name_of("record", *place) for place in prepared.places | set(prepared.act.absent)]
+    names = [name_of("record", *place) for place in prepared.places]
     if prepared.act.call is not None:
         names.append(name_of("call", prepared.act.call.id))
     return names + fence_names(prepared.act.fence)

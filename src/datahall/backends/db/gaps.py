@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from datahall.backends.db.acts import PreparedAct
+from datahall.backends.db.acts import Batch, PreparedAct
 from datahall.backends.db.advisory import lock, name_of
 from datahall.backends.db.statements import Cursor, Statements
 from datahall.core.ports import Clock
@@ -61,8 +61,10 @@ class Gaps:
         self._sql.run(cursor, _OPEN, self._seen.top, _NUM_AT_ONCE)
         lost = [int(row[0]) for row in iter(cursor.fetchone, None)]
         void = PreparedAct(Act(kind="entry.void", actor="sequencer", body={"why": WHY}))
+        batch = Batch(cursor, self._sql, [])
         for seq in lost:
-            void.write(cursor, self._sql, seq, self._clock.now_ns(), key)
+            batch.admit(void, seq)
+        batch.write(self._clock.now_ns(), key)
         if len(lost) < _NUM_AT_ONCE:
             self._seen = None
         return bool(lost)

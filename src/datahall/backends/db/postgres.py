@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection
 
-from datahall.backends.db.acts import PreparedAct, write_tree
+from datahall.backends.db.acts import Batch, PreparedAct, write_tree
 from datahall.backends.db.advisory import LeaseStatements, fence_names, lock, name_of, names_of
 from datahall.backends.db.gaps import Gaps
 from datahall.backends.db.leases import Leases
@@ -66,9 +66,10 @@ class PostgresCatalogue(Reads):
 
         def work(cursor: Cursor) -> bytes:
             lock(cursor, names)
-            prepared.check(cursor, self._sql)
-            seq = self._sql.one(cursor, _DRAW)
-            return prepared.write(cursor, self._sql, seq, self._clock.now_ns(), self._entry_key)
+            batch = Batch(cursor, self._sql, [prepared])
+            batch.check(prepared)
+            batch.admit(prepared, self._sql.one(cursor, _DRAW))
+            return batch.write(self._clock.now_ns(), self._entry_key)[0]
 
         return read_entry(self.transact(work))
 

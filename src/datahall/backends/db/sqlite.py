@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
 
-from datahall.backends.db.acts import PreparedAct, write_tree
+from datahall.backends.db.acts import Batch, PreparedAct, write_tree
 from datahall.backends.db.engines import open_engines, said_plainly
 from datahall.backends.db.group import Group
 from datahall.backends.db.leases import Leases
 from datahall.backends.db.reading import Reads
 from datahall.backends.db.statements import CALLS_KEPT, Cursor, Statements
+from datahall.core.errors import DatahallError
 from datahall.core.ports import Clock
 from datahall.core.records import Act, Checkpoint, Entry, Lease
 from datahall.ledger.bodies import read_entry
 
 T = TypeVar("T")
+_Work = PreparedAct | Callable[[Cursor], Any]
 
 
 class SqliteCatalogue(Reads):
@@ -43,7 +44,7 @@ class SqliteCatalogue(Reads):
         self._entry_key = entry_key
         self._sql = Statements()
         self._writer, self._readers = open_engines(path, synchronous=synchronous)
-        self._group: Group[sqlite3.Cursor] = Group(self._writer.transact)
+        self._group: Group[_Work] = Group(self._transact)
         self.leases = Leases(self.transact, self._sql, clock)
 
     def close(self) -> None:
@@ -53,14 +54,8 @@ class SqliteCatalogue(Reads):
 
     def act(self, act: Act) -> Entry:
         """Write all changes of `act` and its entry, or nothing; as the port says."""
-        prepared = PreparedAct(act)
-
-        def work(cursor: Cursor) -> bytes:
-            prepared.check(cursor, self._sql)
-            seq = self._sql.next_seq(cursor)
-            return prepared.write(cursor, self._sql, seq, self._clock.now_ns(), self._entry_key)
-
-        return read_entry(self.transact(work))
+        with said_plainly(self.path):
+            return read_entry(self._group.do(PreparedAct(act)))
 
     def integrate(
         self, nodes: dict[tuple[int, int], bytes], checkpoint: Checkpoint, *, fence: Lease | None = None
@@ -81,14 +76,53 @@ class SqliteCatalogue(Reads):
         self.transact(work)
 
     def transact(self, work: Callable[[Cursor], T]) -> T:
-        """Return what `work` returns, once the transaction that it wrote in is durable."""
+        """Return what `work` returns, once the transaction that it wrote in is durable.
+
+        Work that raises a DatahallError must not have written anything.
+        """
         with said_plainly(self.path):
-            return self._group.do(work)
+            outcome: T = self._group.do(work)
+            return outcome
+
+    def _transact(self, works: Sequence[_Work]) -> list[Any]:
+        outcomes: list[Any] = []
+        self._writer.transact(lambda cursor: outcomes.extend(self._outcomes(cursor, works)))
+        return outcomes
+
+    def _outcomes(self, cursor: Cursor, works: Sequence[_Work]) -> Iterator[Any]:
+        """Yield what comes of each work: acts are written together, everything else by itself before them."""
+        acts = [work for work in works if isinstance(work, PreparedAct)]
+        others = {id(work): _outcome(work, cursor) for work in works if not isinstance(work, PreparedAct)}
+        entries = iter(self._write(cursor, acts)) if acts else iter(())
+        for work in works:
+            yield next(entries) if isinstance(work, PreparedAct) else others[id(work)]
+
+    def _write(self, cursor: Cursor, acts: Sequence[PreparedAct]) -> list[bytes | DatahallError]:
+        batch = Batch(cursor, self._sql, acts)
+        refused: dict[int, DatahallError] = {}
+        seq = self._sql.next_seq(cursor)
+        for number, act in enumerate(acts):
+            try:
+                batch.check(act)
+            except DatahallError as error:
+                refused[number] = error
+            else:
+                batch.admit(act, seq)
+                seq += 1
+        written = iter(batch.write(self._clock.now_ns(), self._entry_key))
+        return [refused[number] if number in refused else next(written) for number in range(len(acts))]
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         with said_plainly(self.path), self._readers.connect() as connection:
             yield connection
+
+
+def _outcome(work: Callable[[Cursor], Any], cursor: Cursor) -> Any:
+    try:
+        return work(cursor)
+    except DatahallError as error:  # refused before it wrote anything: the others go on
+        return error
 
 
 if TYPE_CHECKING:

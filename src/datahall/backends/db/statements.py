@@ -6,8 +6,12 @@ Both databases take the same statements; executing them through SQLAlchemy costs
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 CALLS_KEPT = 100_000
 """How many of the newest acts keep their idempotency keys. Counted, not timed: no clock that jumps can forget one."""
@@ -23,76 +27,65 @@ class Cursor(Protocol):
     def execute(self, sql: Any, parameters: Any = ..., /) -> Any:
         """Run one statement."""
 
-    def executemany(self, sql: Any, parameters: Any, /) -> Any:
-        """Run one statement for each of the parameters."""
-
     def fetchone(self) -> Any:
         """Return the next row, None after the last."""
+
+
+_CHUNKS = (64, 16, 4, 1)
+"""Rows a statement: each size is prepared once and kept by the driver, and 64 rows stay below SQLite's oldest limit of 999."""
+
+Rows = Sequence[tuple[Any, ...]]
 
 
 class Statements:
     """Reads and writes rows through a driver's cursor; `mark` is the driver's parameter, `lock` holds what is read.
 
     On Postgres `lock` is `FOR UPDATE`: what was read stays as it is until this transaction ends. SQLite has one writer.
+    Many rows go in one statement: a driver lets go of the interpreter's lock in each, and with many threads waiting for
+    it every statement costs a turn.
     """
 
     def __init__(self, *, mark: str = "?", lock: str = "") -> None:
         self._mark, self._lock = mark, lock
-        self._next_seq = "SELECT coalesce(max(seq) + 1, 0) FROM entries"
-        self._entry = self._sql("INSERT INTO entries (seq, kind, app, body) VALUES (?, ?, ?, ?)")
-        self._voucher = self._sql("INSERT INTO vouchers (seq, mac) VALUES (?, ?)")
-        self._touched = self._sql("INSERT INTO touched (kind, id, seq) VALUES (?, ?, ?)")
-        self._call = self._sql("SELECT request, reply FROM calls WHERE id = ?")
-        self._add_call = self._sql("INSERT INTO calls (id, seq, request, reply) VALUES (?, ?, ?, ?)")
-        self._lease = self._sql(f"SELECT holder, token, beats, ttl_ms FROM leases WHERE name = ? {lock}")  # noqa: S608  (a name of ours)
-        self._records: dict[tuple[str, str], str] = {}
 
     def next_seq(self, cursor: Cursor) -> int:
         """Return the sequence number after the newest entry's; only where there is one writer."""
-        return _one(cursor, self._next_seq, ())
+        number: int = self.one(cursor, "SELECT coalesce(max(seq) + 1, 0) FROM entries")
+        return number
 
-    def write_entry(self, cursor: Cursor, seq: int, kind: str, app: str | None, body: bytes, mac: bytes) -> None:
-        """Write an entry and the voucher that the hall itself wrote it."""
-        cursor.execute(self._entry, (seq, kind, app, body))
-        cursor.execute(self._voucher, (seq, mac))
+    def stored(self, cursor: Cursor, kind: str, ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+        """Return record id to `(seq, body)` of those records of one kind that are there."""
+        found: dict[str, tuple[int, str]] = {}
+        for some in _chunks(ids):
+            cursor.execute(self._stored(kind, len(some)), tuple(some))
+            for record_id, seq, body in iter(cursor.fetchone, None):
+                found[record_id] = (seq, body)
+        return found
 
-    def write_touched(self, cursor: Cursor, rows: Iterable[tuple[str, str, int]]) -> None:
-        """Write which records (kind, id) an entry changed."""
-        for row in rows:
-            cursor.execute(self._touched, row)
-
-    def stored(self, cursor: Cursor, kind: str, record_id: str) -> tuple[int, str] | None:
-        """Return `(seq, body)` of a record, None where there is none."""
-        sql = self._of(kind, "stored", f"SELECT seq, body FROM record_{kind} WHERE id = ? {self._lock}")  # noqa: S608  (a name of ours)
-        cursor.execute(sql, (record_id,))
-        row: tuple[int, str] | None = cursor.fetchone()
-        return row
-
-    def put(self, cursor: Cursor, kind: str, record_id: str, seq: int, body: str, *, new: bool) -> None:
-        """Write a record's row."""
-        if new:
-            sql = self._of(kind, "insert", f"INSERT INTO record_{kind} (seq, body, id) VALUES (?, ?, ?)")  # noqa: S608  (a name of ours)
-        else:
-            sql = self._of(kind, "update", f"UPDATE record_{kind} SET seq = ?, body = ? WHERE id = ?")  # noqa: S608  (a name of ours)
-        cursor.execute(sql, (seq, body, record_id))
+    def put(self, cursor: Cursor, kind: str, rows: Rows) -> None:
+        """Write records `(id, seq, body)` of one kind, in the place of those of the same ids."""
+        for some in _chunks(rows):
+            cursor.execute(self._put(kind, len(some)), tuple(chain.from_iterable(some)))
 
     def drop(self, cursor: Cursor, kind: str, record_id: str) -> None:
         """Delete a record's row."""
-        cursor.execute(self._of(kind, "delete", f"DELETE FROM record_{kind} WHERE id = ?"), (record_id,))  # noqa: S608  (a name of ours)
+        self.run(cursor, f"DELETE FROM record_{kind} WHERE id = ?", record_id)  # noqa: S608  (a KIND of ours)
 
-    def call(self, cursor: Cursor, call_id: str) -> tuple[str, bytes] | None:
-        """Return `(request, reply)` of a call that was done, None for a new one."""
-        cursor.execute(self._call, (call_id,))
-        row: tuple[str, bytes] | None = cursor.fetchone()
-        return row
+    def insert(self, cursor: Cursor, table: str, columns: str, rows: Rows) -> None:
+        """Write rows of one of the other tables; `columns` as SQL lists them."""
+        for some in _chunks(rows):
+            cursor.execute(self._insert(table, columns, len(some)), tuple(chain.from_iterable(some)))
 
-    def write_call(self, cursor: Cursor, call_id: str, seq: int, request: str, reply: bytes) -> None:
-        """Keep a call and its answer."""
-        cursor.execute(self._add_call, (call_id, seq, request, reply))
+    def call(self, cursor: Cursor, call_id: str) -> str | None:
+        """Return what was asked by a call that was done, None for a new one."""
+        cursor.execute(self._sql("SELECT request FROM calls WHERE id = ?"), (call_id,))
+        row = cursor.fetchone()
+        return str(row[0]) if row else None
 
     def lease(self, cursor: Cursor, name: str) -> tuple[str, int, int, int] | None:
         """Return `(holder, token, beats, ttl_ms)`, None where nobody ever had the lease."""
-        cursor.execute(self._lease, (name,))
+        sql = f"SELECT holder, token, beats, ttl_ms FROM leases WHERE name = ? {self._lock}"  # noqa: S608  (ours)
+        cursor.execute(self._sql(sql), (name,))
         row: tuple[str, int, int, int] | None = cursor.fetchone()
         return row
 
@@ -103,25 +96,35 @@ class Statements:
 
     def one(self, cursor: Cursor, sql: str, *parameters: Any) -> Any:
         """Return the one value that a statement, written with `?`, answers."""
-        return _one(cursor, self._sql(sql), parameters)
+        cursor.execute(self._sql(sql), parameters)
+        return cursor.fetchone()[0]
 
-    def write_tree(self, cursor: Cursor, rows: list[tuple[int, int, bytes]], head: tuple[int, str, bytes, str]) -> None:
-        """Write complete subtrees `(level, idx, hash)` and the head `(size, origin, root, note)` that covers them."""
-        cursor.executemany(self._sql("INSERT INTO nodes (level, idx, hash) VALUES (?, ?, ?)"), rows)
-        cursor.execute(self._sql("INSERT INTO checkpoints (size, origin, root, note) VALUES (?, ?, ?, ?)"), head)
-        cursor.execute(self._sql("DELETE FROM vouchers WHERE seq < ?"), (head[0],))
+    @cache  # noqa: B019  (a store has one of these, as long as it lives)
+    def _stored(self, kind: str, num: int) -> str:
+        return self._sql(f"SELECT id, seq, body FROM record_{kind} WHERE id IN ({_marks(num)}) {self._lock}")  # noqa: S608
 
-    def _of(self, kind: str, what: str, sql: str) -> str:
-        """Return the statement about one kind of record, made once."""
-        made = self._records.get((kind, what))
-        if made is None:
-            made = self._records[kind, what] = self._sql(sql)
-        return made
+    @cache  # noqa: B019
+    def _put(self, kind: str, num: int) -> str:
+        insert = self._insert(f"record_{kind}", "id, seq, body", num)
+        return f"{insert} ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, body = excluded.body"
+
+    @cache  # noqa: B019
+    def _insert(self, table: str, columns: str, num: int) -> str:
+        row = f"({_marks(columns.count(',') + 1)})"
+        return self._sql(f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * num)}")  # noqa: S608
 
     def _sql(self, text: str) -> str:
         return text.replace("?", self._mark)
 
 
-def _one(cursor: Cursor, sql: str, parameters: tuple[Any, ...]) -> Any:
-    cursor.execute(sql, parameters)
-    return cursor.fetchone()[0]
+def _marks(num: int) -> str:
+    return ", ".join("?" * num)
+
+
+def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the rows in pieces of a few sizes only."""
+    start = 0
+    for size in _CHUNKS:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
