@@ -65,7 +65,8 @@ class PostgresServer:
             os.chown(self.folder, pwd.getpwnam(self._user).pw_uid, -1)
         self._process = None
         self._numbers = itertools.count()
-        self._template = None
+        self._idle = []
+        self._revision = None
         folder = binaries()
         if folder is None:
             pytest.fail("no Postgres to test against: apt-get install postgresql, or pip install pgserver")
@@ -130,18 +131,32 @@ class PostgresServer:
         return self.url(name)
 
     def hall(self, prepare):
-        """Return the URL of a new database with the tables that `prepare(url)` makes, copied rather than made anew."""
-        if self._template is None:
-            url = self.fresh()
-            prepare(url)
-            self._template = url
-        name, template = f"test_{next(self._numbers)}", psycopg.conninfo.conninfo_to_dict(self._template)["dbname"]
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return self.url(name)
+        """Return the URL of a database with the tables that `prepare(url)` makes, and nothing in them."""
+        if self._idle:
+            return self._idle.pop()
+        url = self.fresh()
+        prepare(url)
+        (self._revision,) = self.sql("SELECT version_num FROM alembic_version", database=name_of(url))[0]
+        return url
+
+    def give_back(self, url):
+        """Empty a database of `hall` for the next test: a tenth of the time that a new one takes."""
+        name = name_of(url)
+        self.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            f"ALTER DATABASE {name} RESET ALL",
+            "DO $$ DECLARE name text; BEGIN FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' "
+            "LOOP EXECUTE format('DELETE FROM %I', name); END LOOP; END $$",
+            "SELECT setval('entry_seq', 0, false)",
+            f"INSERT INTO alembic_version VALUES ('{self._revision}')",  # noqa: S608
+            database=name,
+        )
+        self._idle.append(url)
 
     def drop(self, url):
         """Remove a database, whoever is still connected."""
-        self.sql(f"DROP DATABASE {psycopg.conninfo.conninfo_to_dict(url)['dbname']} WITH (FORCE)")
+        self.sql(f"DROP DATABASE {name_of(url)} WITH (FORCE)")
 
     def _answers(self):
         try:
@@ -160,6 +175,11 @@ class PostgresServer:
             env={"PATH": os.defpath},
             check=False,
         )
+
+
+def name_of(url):
+    """Return the name of the database at `url`."""
+    return psycopg.conninfo.conninfo_to_dict(url)["dbname"]
 
 
 def _children(pid):
@@ -197,7 +217,7 @@ def postgres_url(postgres, request):
     request.node.user_properties.append(("store", version()))
     url = postgres.hall(_prepare)
     yield url
-    postgres.drop(url)
+    postgres.give_back(url)
 
 
 def _prepare(url):

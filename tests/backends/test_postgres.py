@@ -10,8 +10,9 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from datahall.backends.db import advisory
 from datahall.backends.db.acts import Batch, PreparedAct
-from datahall.backends.db.advisory import Name, lock, name_of
+from datahall.backends.db.advisory import Name, lock
 from datahall.backends.db.gaps import WHY
 from datahall.backends.db.postgres import PostgresCatalogue
 from datahall.backends.db.statements import Statements
@@ -22,7 +23,7 @@ from datahall.ledger.sequencer import integrate
 from datahall.security.signing import Ed25519Signer
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
-from tests.postgres import running
+from tests.postgres import name_of, running
 
 KEY = b"k" * 32
 SIGNER = Ed25519Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -185,7 +186,7 @@ def test_acts_on_different_records_do_not_wait_for_each_other(catalogue):
 
 def test_the_same_record_is_waited_for(catalogue, postgres_url):
     """The control of the test above."""
-    name = name_of("record", "app", "held")
+    name = advisory.name_of("record", "app", "held")
     with psycopg.connect(postgres_url) as holder, psycopg.connect(postgres_url) as other:
         lock(holder.cursor(), [name])
         other.execute("SET lock_timeout = '50ms'")
@@ -271,8 +272,7 @@ def test_what_is_no_postgres_url_is_refused(url):
 
 
 def test_a_server_that_acknowledges_what_it_has_not_stored_is_refused(postgres, postgres_url):
-    name = psycopg.conninfo.conninfo_to_dict(postgres_url)["dbname"]
-    postgres.sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    postgres.sql(f"ALTER DATABASE {name_of(postgres_url)} SET synchronous_commit = off")
     with pytest.raises(UserError, match="synchronous_commit is off"):
         PostgresCatalogue(postgres_url, AutoClock())
 
