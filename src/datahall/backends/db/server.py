@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, QueuePool, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, NullPool, PoolProxiedConnection, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -85,6 +85,14 @@ class Server:
                 connection = self._begin_reading()  # the server was restarted, and the pool is empty now
             with connection:
                 yield connection
+
+    def writing_engine(self) -> Engine:
+        """Return an engine for writing through SQLAlchemy, as migrations do; a connection each time."""
+        engine = create_engine(
+            "postgresql+psycopg://", creator=self._connect, poolclass=NullPool, use_native_hstore=False
+        )
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        return engine
 
     @contextmanager
     def said_plainly(self) -> Iterator[None]:
