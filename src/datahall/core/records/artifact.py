@@ -12,8 +12,9 @@ from datahall.core.records.base import Record
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """The right to read one stored object: whoever holds it can, nobody else can.
 
-    `digest` is the SHA-256 of the plain bytes; `object` names the stored file; `key` is the
-    AES-256 data key of that object alone. A job is handed only the grants that it needs.
+    `digest` is the SHA-256 of the plain bytes and `size_bytes` their number; `object` is the random name of what is
+    stored, which tells nothing about it; `key` is the AES-256 data key of that object alone. A job is handed only the
+    grants that it needs.
     """
 
     digest: str
