@@ -5,16 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from datahall.core.durable import sync_folder
-from datahall.core.errors import IntegrityError, NotFoundError, StorageFullError
+from datahall.core.errors import IntegrityError, NotFoundError
 from datahall.security.sealing import check_object, check_team, is_object_name, is_team_name
-
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 def path_of(folder: Path, object_name: str, *, team: str) -> Path:
@@ -37,37 +33,6 @@ def open_object(path: Path) -> int:
         os.close(descriptor)
         raise IntegrityError("what lies there is not the object", where=path.name)
     return descriptor
-
-
-@contextmanager
-def room_in(folder: Path) -> Iterator[None]:
-    """Turn a disk's refusal to take what the block writes into StorageFullError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise StorageFullError(
-            f"there is no room for an object: {os.strerror(error.errno or 0)}",
-            where=str(folder),
-            hint="free some space on this disk, or look at its health, and run it again",
-        ) from error
-
-
-class SourceError(Exception):
-    """Carries an error of the source's own past `room_in`: a source that fails is not a full disk."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-def marked(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """Yield the chunks; an OSError of theirs becomes a SourceError."""
-    try:
-        yield from chunks
-    except OSError as error:
-        raise SourceError(error) from error
 
 
 def make_shard(folder: Path, shard: Path, *, at: str) -> None:

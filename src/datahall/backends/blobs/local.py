@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datahall.backends.blobs.folder import (
-    SourceError,
     make_shard,
-    marked,
     objects_in,
     open_object,
     path_of,
-    room_in,
     teams_in,
 )
 from datahall.core.durable import link, remove, sync_folder, write_pieces
 from datahall.core.errors import IntegrityError
 from datahall.core.records import Grant
+from datahall.core.room import SourceError, own_errors, room_in
 from datahall.security.opening import Opening
 from datahall.security.sealing import Sealing, check_grant, check_team, max_sealed_bytes
 
@@ -51,7 +49,7 @@ class LocalBlobStore:
 
     def write(self, chunks: Iterable[bytes | memoryview], *, team: str) -> Grant:
         """Store bytes of any length, durably, as they pass through. Raises as `put`, and what `chunks` raises."""
-        sealing = Sealing(marked(chunks), team=team)
+        sealing = Sealing(own_errors(chunks), team=team)
         try:
             self._store(sealing.object, sealing, team)
         except SourceError as error:

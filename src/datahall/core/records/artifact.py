@@ -23,6 +23,18 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes
 
 
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to read one stored folder: its manifest, and the packs that hold the files' bytes.
+
+    `digest` is that of the logical content alone (paths, digests, sizes), so equal folders have equal digests however
+    they were packed.
+    """
+
+    digest: str
+    manifest: Grant
+    packs: tuple[Grant, ...]
+
+
 class Artifact(Record, frozen=True, kw_only=True):
     """A stored object; `id` is `team/digest`, `wrapped_key` its data key under the master key."""
 
