@@ -154,9 +154,9 @@ class DiskLayer:
         del vfs
         path = "" if not name else os.fsdecode(ctypes.string_at(name))
         is_new = bool(path) and not os.path.lexists(path)
-        if path and (code := self._attempt("open", path)):
+        if path and (failed := self._attempt("open", path)):
             ctypes.c_void_p.from_address(file).value = None  # SQLite closes a file that has methods
-            return code
+            return failed
         code: int = self._real.open(ctypes.addressof(self._real), name, file, flags, out)
         if code == OK and path:
             self._adopt(file, path, syncs_folder=bool(flags & CREATING and flags & SYNCS_FOLDER))

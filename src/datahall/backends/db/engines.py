@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from datahall.backends.db.tables import METADATA, SCHEMA_VERSION
 from datahall.core.durable import sync_folder
-from datahall.core.errors import IntegrityError, UnavailableError, UserError
+from datahall.core.errors import IntegrityError, StorageFullError, UnavailableError, UserError
 
 APPLICATION_ID = 0x44415448  # "DATH", so that a stranger's database is never taken for a hall
 _BUSY_TIMEOUT_MS = 5_000
+_READING = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
 
 
 def open_engines(path: Path) -> tuple[Engine, Engine]:
@@ -36,7 +37,9 @@ def open_engines(path: Path) -> tuple[Engine, Engine]:
             raise
     if new:
         sync_folder(path.parent, at="db.create")
-    return writer, _engine(path, "BEGIN", pool_size=4, max_overflow=-1, read_only=True)
+    readers = _engine(path, "BEGIN", pool_size=4, max_overflow=-1, read_only=True)
+    with said_plainly(path), readers.connect():  # the pool keeps it open: see `_distrust`
+        return writer, readers
 
 
 @contextmanager
@@ -45,6 +48,12 @@ def said_plainly(path: Path) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
+        if _is_refused_by_disk(error.orig):
+            raise StorageFullError(
+                f"the disk does not take what the hall writes: {error.orig}",
+                where=str(path),
+                hint="check free disk space and the disk itself, then try again: no restart is needed",
+            ) from error
         raise UnavailableError(
             f"the hall's database cannot be used: {error.orig}",
             where=str(path),
@@ -62,6 +71,16 @@ def said_plainly(path: Path) -> Iterator[None]:
             where=str(path),
             hint="check the folder and its permissions, or choose another hall with --hall DIR",
         ) from error
+
+
+def _is_refused_by_disk(error: BaseException | None) -> bool:
+    """Whether SQLite could not write: no room, or a disk that failed to take or to keep something."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code == sqlite3.SQLITE_FULL or (_is_broken(error) and code not in _READING)
+
+
+def _is_broken(error: BaseException | None) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
 
 
 def _engine(path: Path, begin: str, *, pool_size: int, max_overflow: int, read_only: bool = False) -> Engine:
@@ -84,7 +103,19 @@ def _engine(path: Path, begin: str, *, pool_size: int, max_overflow: int, read_o
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
+    if not read_only:
+        event.listen(engine, "handle_error", _distrust)
     return engine
+
+
+def _distrust(context: ExceptionContext) -> None:
+    """Let no writing connection go on that saw a write or a sync fail: what it believes of the disk may be wrong.
+
+    A sync that fails can leave a whole commit at the WAL's end. No connection sees it while one has been open all along,
+    which is why the readers keep one, and the next commit takes its place. Only a crash before that commit would show it.
+    """
+    if _is_broken(context.original_exception):
+        context.is_disconnect = True
 
 
 def _prepare(writer: Engine, path: Path) -> None:
