@@ -8,10 +8,9 @@ import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
-from sqlalchemy import event
-from sqlalchemy.pool import Pool
-
+from datahall.backends.db import engines
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core import failpoints
 from datahall.core.records import Act, App, Change, Entry
@@ -47,17 +46,17 @@ class Recording(NamedTuple):
 
 @contextmanager
 def pragmas(*statements):
-    """Give every connection that is opened in the block its own settings."""
+    """Give every connection that is opened in the block its own settings, after the house's own."""
+    connect = engines.connect
 
-    def settle(connection, _record):
+    def settled(*arguments, **options):
+        connection = connect(*arguments, **options)
         for statement in statements:
             connection.execute(f"PRAGMA {statement}")
+        return connection
 
-    event.listen(Pool, "connect", settle)
-    try:
+    with mock.patch.object(engines, "connect", settled):
         yield
-    finally:
-        event.remove(Pool, "connect", settle)
 
 
 @contextmanager
