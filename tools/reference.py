@@ -37,7 +37,8 @@ ENTRY_MEANINGS = {
     "replica.started": "a replica process was started",
     "replica.changed": "a replica became ready, drains or is gone",
     "routes.published": "the route table has a new revision",
-    "answers.sealed": "a segment of the answer log was closed; the entry holds its Merkle root",
+    "answers.sealed": "a closed segment of the answer log was taken into the blob store; the entry holds its Merkle root",
+    "answers.erased": "records of answers were erased from a segment; their leaves and the segment's root stay",
 }
 
 HTTP_MEANINGS = {

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from datahall.app.archive import Archive
 from datahall.app.events import Ended, Notify, Planned
 from datahall.app.jobs import Cancel
 from datahall.app.kinds import KINDS
 from datahall.app.lifecycle.walk import Walk
 from datahall.app.planning import intend, read_app
 from datahall.app.processes import is_running
-from datahall.app.sealing import segment_root
 from datahall.app.wiring import Hall
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
@@ -26,7 +26,6 @@ from datahall.registry.provenance import Provenance, trace
 from datahall.registry.report import Report, make_report
 from datahall.security.access import EVERY_TEAM, issue_key, reaches
 from datahall.serve.answers import open_answer_id
-from datahall.serve.segments import find
 
 
 class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +107,7 @@ class Control:
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
         self._running = threading.Lock()
+        self._archive = Archive(hall.catalogue, hall.vault, hall.paths.answers, hall.keys.answer_key)
         self.keys_changed: Callable[[], None] = lambda: None
         """Called after a key was issued or revoked, so that gateways know before the caller does."""
         self._watched: list[Callable[[], tuple[str, ...]]] = []
@@ -180,12 +180,11 @@ class Control:
             parts = open_answer_id(answer_id, self._hall.keys.answer_key)
         except IntegrityError as error:  # not our stored bytes are wrong, but what somebody asked for
             raise NotFoundError(error.what, hint=error.hint) from error
-        answer = find(self._hall.paths.answers, parts)
-        if not reaches(team, answer.team):
+        kept = self._archive.look(parts)
+        if kept.answer is None or not reaches(team, kept.answer.team):
             raise NotFoundError("this is not an answer id of this key's team", where=answer_id[:80])
         self._hall.sequencer.flush()
-        root = segment_root(self._hall.paths.answers, answer)
-        return trace(self._hall.catalogue, self._hall.anchored, answer, root)
+        return trace(self._hall.catalogue, self._hall.anchored, kept.answer, kept.root)
 
     def report(self, app: str, team: str = EVERY_TEAM) -> Report:
         """Return what is proven about an application. Raises NotFoundError where `team` has nothing of that name."""

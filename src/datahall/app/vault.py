@@ -66,6 +66,10 @@ class Vault:
             )
         return tuple(changes.values())
 
+    def remove(self, artifact: Artifact) -> None:
+        """Remove the object of an artifact that the catalogue no longer knows, and with it the last that it said."""
+        self._blobs.delete(artifact.object, team=artifact.team)
+
     def _has(self, name: str) -> bool:
         try:
             self._catalogue.get(Artifact, name)

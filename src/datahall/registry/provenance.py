@@ -12,7 +12,6 @@ from datahall.core.errors import DatahallError, NotFoundError
 from datahall.core.ports import Catalogue
 from datahall.core.records import (
     Answer,
-    AnswerSegment,
     Bundle,
     Candidate,
     Deployment,
@@ -26,6 +25,7 @@ from datahall.core.records import (
     Version,
 )
 from datahall.registry.exhibits import Anchored
+from datahall.registry.segments import segments_holding
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,14 +171,9 @@ def _misfits(answer: Answer, records: list[Record]) -> list[str]:
 
 
 def _sealed(catalogue: Catalogue, anchored: Anchored, answer: Answer, root: str) -> tuple[bool, str]:
-    segments = [
-        segment
-        for segment in catalogue.find(AnswerSegment, gateway=answer.gateway)
-        if segment.first_sequence <= answer.sequence < segment.first_sequence + segment.num_answers
-    ]
-    if not segments:
+    segment = next(segments_holding(catalogue, answer.gateway, answer.sequence, answer.at_ns), None)
+    if segment is None:
         return False, ""
-    segment = segments[0]
     if segment.root != root:
         return False, f"answer segment {segment.id} was altered after it was sealed"
     try:

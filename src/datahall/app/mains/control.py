@@ -60,7 +60,7 @@ def _serve(hall: Hall) -> int:
     control.watch(reconciler.problems)
     control.keys_changed = reconciler.settle
     control.watch(lambda: tuple(problems))
-    sealer = Sealer(hall.catalogue, hall.paths.answers, hall.clock)
+    sealer = Sealer(hall.catalogue, hall.vault, hall.paths.answers, hall.keys.answer_key, hall.clock)
     sealing = threading.Thread(
         target=seal_on, args=(sealer, partial(ending.wait, SEAL_SECONDS), problems), name="sealer", daemon=True
     )
@@ -71,7 +71,7 @@ def _serve(hall: Hall) -> int:
         ending.set()
         sealing.join()
         reconciler.stop()
-        sealer.seal()
+        sealer.attempt()
     return 0
 
 

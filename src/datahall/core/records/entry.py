@@ -29,6 +29,7 @@ EntryKind = Literal[
     "replica.changed",
     "routes.published",
     "answers.sealed",
+    "answers.erased",
 ]
 
 
