@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +23,10 @@ from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
 from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict, Version
 from datahall.core.records.base import noun_of
 from datahall.deploy.table import TABLE_ID
+from datahall.ledger.proofs import lies_in_tree
 from datahall.registry.provenance import Provenance, trace
 from datahall.registry.report import Report, make_report
+from datahall.registry.routed import IdFacts, trace_id
 from datahall.security.access import EVERY_TEAM, issue_key, reaches
 from datahall.serve.answers import open_answer_id
 
@@ -181,10 +184,15 @@ class Control:
         except IntegrityError as error:  # not our stored bytes are wrong, but what somebody asked for
             raise NotFoundError(error.what, hint=error.hint) from error
         kept = self._archive.look(parts)
+        self._hall.sequencer.flush()
+        catalogue, anchored = self._hall.catalogue, self._hall.anchored
+        if kept.answer is None and kept.state != "kept":
+            facts = IdFacts(id=answer_id, **msgspec.structs.asdict(parts))
+            proven = partial(lies_in_tree, catalogue, public_key=self._hall.keys.signer.public_key)
+            return trace_id(catalogue, anchored, facts, kept.state, sees=partial(reaches, team), proven=proven)
         if kept.answer is None or not reaches(team, kept.answer.team):
             raise NotFoundError("this is not an answer id of this key's team", where=answer_id[:80])
-        self._hall.sequencer.flush()
-        return trace(self._hall.catalogue, self._hall.anchored, kept.answer, kept.root)
+        return trace(catalogue, anchored, kept.answer, kept.root)
 
     def report(self, app: str, team: str = EVERY_TEAM) -> Report:
         """Return what is proven about an application. Raises NotFoundError where `team` has nothing of that name."""
