@@ -81,7 +81,7 @@ def test_the_revision_alone_proves_version_and_bundle(routed, revision, state, c
     assert [link.noun for link in found.links] == [*nouns, "environment", "snapshot"]
     assert found.links[1].facts["versions"] == [f"{APP}@1.0.0"]
     show_provenance(found)
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert f"record {state}" in shown
     assert "which version gave it" in shown
 
