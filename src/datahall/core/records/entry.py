@@ -35,6 +35,7 @@ EntryKind = Literal[
     "artifact.erased",
     "keys.rotated",
     "keys.rewrapped",
+    "answers.erased",
 ]
 
 
