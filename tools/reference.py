@@ -45,6 +45,7 @@ ENTRY_MEANINGS = {
     "run.answered": "a lifecycle that was asked for with an idempotency key has ended; its answer is kept",
     "answers.sealed": "a closed segment of the answer log was taken into the blob store; the entry holds its Merkle root",
     "answers.erased": "records of answers were erased from a segment; their leaves and the segment's root stay",
+    "entry.void": "no act: a number whose transaction ended without one, closed so that the tree can go on (Postgres)",
 }
 
 HTTP_MEANINGS = {

@@ -29,6 +29,7 @@ EntryKind = Literal[
     "replica.changed",
     "routes.published",
     "answers.sealed",
+    "entry.void",
     "run.answered",
     "blobs.condemned",
     "blobs.pardoned",
