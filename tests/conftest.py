@@ -20,6 +20,11 @@ settings.register_profile(
 settings.load_profile("house")
 
 
+def pytest_addoption(parser):
+    """A test of faults that fails says with which seed; this runs that one alone."""
+    parser.addoption("--seed", type=int, help="the one seed to use in tests that try many (tests/faults)")
+
+
 def _refuse_the_world(event, arguments):
     """Refuse what would reach beyond loopback; an audit hook sees every socket, whichever library opens it."""
     if event == "socket.connect":

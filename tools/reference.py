@@ -43,7 +43,8 @@ ENTRY_MEANINGS = {
     "keys.rotated": "a new master key wraps data keys from now on, or the old ones were destroyed",
     "keys.rewrapped": "data keys were wrapped anew under the newest master key",
     "run.answered": "a lifecycle that was asked for with an idempotency key has ended; its answer is kept",
-    "answers.sealed": "a segment of the answer log was closed; the entry holds its Merkle root",
+    "answers.sealed": "a closed segment of the answer log was taken into the blob store; the entry holds its Merkle root",
+    "answers.erased": "records of answers were erased from a segment; their leaves and the segment's root stay",
     "entry.void": "no act: a number whose transaction ended without one, closed so that the tree can go on (Postgres)",
 }
 
@@ -109,7 +110,9 @@ $ curl -s -H "Authorization: Bearer $KEY" -d "{}" http://127.0.0.1:7400/predict/
 
 CONTROL_TEXT = (
     "The gateway passes everything else on to control, byte for byte. While control is down these answer 503, and the routes "
-    "above go on."
+    "above go on.\n\nEvery call that changes something takes the header `Idempotency-Key: TEXT` (a UUID, say): sent again with the same "
+    "key, by the same caller, it does nothing and gets the first answer once more, with `Idempotency-Replayed: true`; the same key with "
+    "another request is 409. Answers are kept for the last 100,000 acts, sealed."
 )
 CONTROL_MEANINGS = {
     "healthz": "200 while control lives",
@@ -120,6 +123,7 @@ CONTROL_MEANINGS = {
     "report": "the report of an application's newest verdict, as a page",
     "list_keys": "the API keys, without their text",
     "issue_key": "a new API key; its text is shown this once",
+    "rotate_keys": "every data key lies under a new master key; `retire` destroys the old ones",
     "revoke_key": "the key holds no longer",
 }
 

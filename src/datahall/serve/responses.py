@@ -45,7 +45,7 @@ def refusal(
 def from_error(error: DatahallError, *, retry_after_s: int = 1) -> Response:
     """Return what a client is told of `error`. Its `where` stays inside: it may name a path."""
     if isinstance(error, UnavailableError):
-        return refusal(503, error.what, error.hint, headers=(("Retry-After", str(retry_after_s)),))
+        return refusal(error.http_status, error.what, error.hint, headers=(("Retry-After", str(retry_after_s)),))
     return refusal(error.http_status, error.what, error.hint)
 
 

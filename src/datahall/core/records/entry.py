@@ -36,6 +36,7 @@ EntryKind = Literal[
     "artifact.erased",
     "keys.rotated",
     "keys.rewrapped",
+    "answers.erased",
 ]
 
 
