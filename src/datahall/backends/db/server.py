@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, NullPool, PoolProxiedConnection, Queu
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from datahall.backends.db.advisory import Name, lock
 from datahall.backends.db.statements import Cursor
 from datahall.core.durable import step
 from datahall.core.errors import DatahallError, IntegrityError, StorageFullError, UnavailableError, UserError
@@ -74,6 +75,17 @@ class Server:
             return result
 
     @contextmanager
+    def alone(self, names: Sequence[Name]) -> Iterator[Callable[[], None]]:
+        """Hold locks that have nothing to do with a transaction of the caller's; yield what lets go of them early."""
+        with self.said_plainly():
+            pooled, connection = self._begin()
+            try:
+                lock(connection.cursor(), names)
+                yield connection.rollback
+            finally:
+                _take_back(pooled, connection)
+
+    @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection in a read-only transaction that sees one moment."""
         with self.said_plainly():
@@ -111,15 +123,14 @@ class Server:
             ) from None
 
     def _begin(self) -> tuple[PoolProxiedConnection, psycopg.Connection[Any]]:
-        """Return a connection in a writing transaction; one that a restart of the server cut is replaced, once."""
-        for is_last in (False, True):
+        """Return a connection in a writing transaction; those that a restart of the server cut are replaced."""
+        for is_last in [*[False] * _NUM_CONNECTIONS, True]:
             pooled = self._engine.raw_connection()
             connection: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]  # the driver's own
             try:
                 connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
             except driver().OperationalError:
                 pooled.invalidate()
-                self._engine.dispose()
                 if is_last:
                     raise
             else:

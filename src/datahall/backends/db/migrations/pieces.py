@@ -26,9 +26,17 @@ def table(name: str, *columns: sa.Column[Any], rowid: bool = True) -> None:
     op.create_table(name, *columns, sqlite_strict=True, sqlite_with_rowid=rowid)
 
 
-def record_table(kind: str, *indexed: str) -> None:
+def record_table(kind: str, *indexed: str, integers: tuple[str, ...] = ()) -> None:
     """Create a table of records, whose indexed columns the database itself computes from the body."""
-    columns = [sa.Column(name, text(), sa.Computed(_field(name), persisted=is_postgres() or None)) for name in indexed]
+    stored = is_postgres() or None
+    columns = [
+        sa.Column(
+            name,
+            integer() if name in integers else text(),
+            sa.Computed(_field(name, name in integers), persisted=stored),
+        )
+        for name in indexed
+    ]
     table(
         f"record_{kind}",
         sa.Column("id", text(), primary_key=True),
@@ -40,12 +48,23 @@ def record_table(kind: str, *indexed: str) -> None:
         op.create_index(f"ix_{kind}_{name}", f"record_{kind}", [name, "seq"])
 
 
+def index_anew(kind: str, *indexed: str, integers: tuple[str, ...] = ()) -> None:
+    """Give a table of records other indexed columns; the records stay as they are."""
+    copy, name = f"copy_of_{kind}", f"record_{kind}"
+    op.execute(f"CREATE TABLE {copy} AS SELECT id, seq, body FROM {name}")  # noqa: S608  (a KIND of ours)
+    op.drop_table(name)
+    record_table(kind, *indexed, integers=integers)
+    op.execute(f"INSERT INTO {name} (id, seq, body) SELECT id, seq, body FROM {copy} ORDER BY id")  # noqa: S608  (a KIND of ours)
+    op.drop_table(copy)
+
+
 def is_postgres() -> bool:
     """Return whether this runs on Postgres rather than SQLite."""
     return op.get_bind().dialect.name == "postgresql"
 
 
-def _field(name: str) -> str:
+def _field(name: str, is_integer: bool) -> str:
     if is_postgres():
-        return rf"replace(body, '\u0000', '\ufffd')::json ->> '{name}'"
+        field = rf"replace(body, '\u0000', '\ufffd')::json ->> '{name}'"
+        return f"({field})::bigint" if is_integer else field
     return f"json_extract(body, '$.{name}')"

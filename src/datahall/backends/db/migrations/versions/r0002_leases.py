@@ -1,4 +1,4 @@
-"""Leases, idempotent calls, condemned objects, and vouchers made with keyed BLAKE2b."""
+"""Leases, idempotent calls, condemned objects, answer segments by their hour, vouchers by keyed BLAKE2b."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from alembic import op
 
-from datahall.backends.db.migrations.pieces import integer, is_postgres, record_table, table, text
+from datahall.backends.db.migrations.pieces import index_anew, integer, is_postgres, record_table, table, text
 from datahall.core.errors import SchemaError
 
 revision = "0002"
@@ -56,6 +56,7 @@ def upgrade() -> None:
     op.create_index("ix_calls_seq", "calls", ["seq"])
     for kind, indexed in RECORDS.items():
         record_table(kind, *indexed)
+    index_anew("answer_segment", "gateway", "hour", integers=("hour",))
     _vouch(_hmac, _blake2)
     if is_postgres():
         (start,) = op.get_bind().exec_driver_sql("SELECT coalesce(max(seq) + 1, 0) FROM entries").one()
@@ -77,6 +78,7 @@ def downgrade() -> None:
     _vouch(_blake2, _hmac)
     for name in ("leases", "calls", *(f"record_{kind}" for kind in RECORDS)):
         op.drop_table(name)
+    index_anew("answer_segment", "gateway")
     if is_postgres():
         op.execute("DROP SEQUENCE entry_seq")
     else:
