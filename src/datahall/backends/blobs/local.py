@@ -58,7 +58,7 @@ class LocalBlobStore:
 
     def get(self, grant: Grant, *, team: str) -> bytes:
         """Return the plain bytes. Raises NotFoundError or IntegrityError."""
-        with self._opened(grant, team) as opening:
+        with self._opened(self._path(grant, team), grant, team) as opening:
             return opening.whole()
 
     def read(self, grant: Grant, *, team: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -102,7 +102,7 @@ class LocalBlobStore:
         for folder, sources in taken.items():
             sync_folder(folder, at="blobs.take")
             for source in sources:
-                source.unlink()
+                remove(source, at="blobs.take")
 
     def read_stored(self, object_name: str, *, team: str) -> bytes:
         """Return an object as it is stored, still sealed. Raises NotFoundError or IntegrityError."""
@@ -113,6 +113,15 @@ class LocalBlobStore:
         """Put sealed bytes in place, whatever they are; durably. Raises StorageFullError when the disk takes no more."""
         self._store(object_name, (stored,), team)
 
+    def check_file(self, path: Path, grant: Grant, *, team: str) -> None:
+        """Raise IntegrityError unless a file holds the whole object of a grant, wherever it lies."""
+        with self._opened(path, grant, team) as opening:
+            opening.check()
+
+    def _path(self, grant: Grant, team: str) -> Path:
+        check_grant(grant)
+        return self.path(grant.object, team=team)
+
     def _store(self, object_name: str, pieces: Iterable[bytes | bytearray], team: str) -> None:
         path = self.path(object_name, team=team)
         with room_in(self.folder):
@@ -120,14 +129,13 @@ class LocalBlobStore:
             write_pieces(path, pieces, at="blobs.put")
 
     def _read(self, grant: Grant, team: str, start: int, stop: int | None) -> Generator[bytes, None, None]:
-        with self._opened(grant, team) as opening:
+        with self._opened(self._path(grant, team), grant, team) as opening:
             yield b""  # taken by `read`: what is missing or wrong from the start is said before anything is used
             yield from opening.read(start, stop)
 
     @contextmanager
-    def _opened(self, grant: Grant, team: str) -> Iterator[Opening]:
-        check_grant(grant)
-        descriptor = open_object(self.path(grant.object, team=team))
+    def _opened(self, path: Path, grant: Grant, team: str) -> Iterator[Opening]:
+        descriptor = open_object(path)
         try:
             stored_bytes = os.fstat(descriptor).st_size
             if stored_bytes > max_sealed_bytes(grant.size_bytes):
