@@ -101,6 +101,11 @@ class Bucket:
             return b""
         return self._tried(lambda: bytes(obstore.get_range(self._store, key, start=start, end=stop)))
 
+    def move(self, key: str, target: str, *, at: str) -> None:
+        """Give an object another key. Raises NotFoundError or UnavailableError; a copy may be left under both."""
+        step(f"{at}/copy", lambda: self._tried(lambda: obstore.copy(self._store, key, target)))
+        self.delete([key], at=at)
+
     def delete(self, keys: list[str], *, at: str) -> None:
         """Remove keys; one that is not there is no error. Raises UnavailableError."""
         for key in keys:

@@ -7,6 +7,7 @@ Parts without such a mark are an upload that is under way or was abandoned: `col
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -37,6 +38,7 @@ RUN_BYTES: Final = 4 << 20
 """How much of an object one request asks for at most; a few are under way at once."""
 
 _MARK = ".parts"
+_KEY = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{30}(\.parts)?")
 _MAX_MARK_BYTES = 4096
 
 
@@ -100,6 +102,26 @@ class ObjectBlobStore:
         self.bucket.delete([key + _MARK, key], at="objects.delete")
         parts = [part.key for part in self.bucket.list(parts_prefix(object_name, team))]
         self.bucket.delete(parts, at="objects.delete_parts")
+
+    def quarantine(self, object_name: str, *, team: str) -> None:
+        """Move an object and its parts below `quarantine/`; it is never deleted from there."""
+        key = object_key(object_name, team)
+        for found in [
+            *self.bucket.list(f"objects/{team}/{object_name[:2]}/"),
+            *self.bucket.list(parts_prefix(object_name, team)),
+        ]:
+            if found.key in {key, key + _MARK} or found.key.startswith("parts/"):
+                self.bucket.move(found.key, f"quarantine/{found.key}", at="objects.quarantine")
+
+    def clear(self, *, team: str, older_than_s: float) -> list[str]:
+        """Remove parts of uploads that nobody finished; as `collect`."""
+        return self.collect(team=team, older_than_s=older_than_s)
+
+    def strange(self, *, team: str) -> list[str]:
+        """Return the keys that lie among a team's objects and are none."""
+        prefix = f"objects/{check_team(team)}/"
+        keys = [found.key.removeprefix(prefix) for found in self.bucket.list(prefix)]
+        return sorted(key for key in keys if not _KEY.fullmatch(key))
 
     def collect(self, *, team: str, older_than_s: float = 86_400.0) -> list[str]:
         """Remove parts of uploads that nobody finished, last added to longer ago than that; return their objects' names."""
