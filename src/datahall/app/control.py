@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,7 +110,6 @@ class Control:
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
         self._running = threading.Lock()
-        self._archive = Archive(hall.catalogue, hall.vault, hall.paths.answers, hall.keys.answer_key)
         self.keys_changed: Callable[[], None] = lambda: None
         """Called after a key was issued or revoked, so that gateways know before the caller does."""
         self._watched: list[Callable[[], tuple[str, ...]]] = []
@@ -228,6 +227,10 @@ class Control:
         self._hall.catalogue.act(Act(kind="key.revoked", actor="owner", body={"key": key_id}, changes=(change,)))
         self.keys_changed()
         return self._key_status(revoked)
+
+    @cached_property
+    def _archive(self) -> Archive:
+        return Archive(self._hall.catalogue, self._hall.vault, self._hall.paths.answers, self._hall.keys.answer_key)
 
     def _app_status(self, app: App, replicas: list[Replica]) -> AppStatus:
         catalogue = self._hall.catalogue

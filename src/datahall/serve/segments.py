@@ -174,7 +174,8 @@ class AnswerLog:
         """Seal what has its end; where that fails, the next call tries again."""
         sealed = None
         while self._ended:
-            sealed = _seal(self._ended[0])
+            with contextlib.suppress(FileNotFoundError):  # somebody removed it: that must not hold up the next ones
+                sealed = _seal(self._ended[0])
             del self._ended[0]
         return sealed
 
