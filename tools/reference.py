@@ -37,6 +37,12 @@ ENTRY_MEANINGS = {
     "replica.started": "a replica process was started",
     "replica.changed": "a replica became ready, drains or is gone",
     "routes.published": "the route table has a new revision",
+    "blobs.condemned": "objects that no artifact names may be removed; nothing can name them any more",
+    "blobs.pardoned": "condemned objects were named by an act just before, and stay",
+    "artifact.erased": "an artifact was erased: the only copy of its data key is gone, and its object follows",
+    "keys.rotated": "a new master key wraps data keys from now on, or the old ones were destroyed",
+    "keys.rewrapped": "data keys were wrapped anew under the newest master key",
+    "run.answered": "a lifecycle that was asked for with an idempotency key has ended; its answer is kept",
     "answers.sealed": "a segment of the answer log was closed; the entry holds its Merkle root",
 }
 

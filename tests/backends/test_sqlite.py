@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 
 from datahall.backends.db import engines
 from datahall.backends.db.sqlite import SqliteCatalogue
-from datahall.backends.db.tables import RECORD_TABLES, SCHEMA_VERSION
-from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError, UserError
+from datahall.backends.db.tables import RECORD_TABLES, REVISION
+from datahall.core.errors import (
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    SchemaError,
+    StorageFullError,
+    UnavailableError,
+    UserError,
+)
 from datahall.core.records import CATALOGUE_RECORDS, Act, App, Change
 from datahall.ledger.sequencer import integrate
 from datahall.ledger.verify import verify_hall
@@ -50,10 +58,10 @@ def test_what_was_written_is_there_after_reopening(path, catalogue):
 
 
 def test_a_transaction_reaches_the_disk_before_it_is_acknowledged(catalogue):
-    for engine in (catalogue._writer, catalogue._readers):
-        with engine.connect() as connection:
-            modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
-            assert modes == ["wal", 2]
+    pragmas = ("PRAGMA journal_mode", "PRAGMA synchronous")
+    assert [catalogue._writer._connection.execute(pragma).fetchone()[0] for pragma in pragmas] == ["wal", 2]
+    with catalogue._readers.connect() as connection:
+        assert [connection.exec_driver_sql(pragma).scalar() for pragma in pragmas] == ["wal", 2]
 
 
 def test_only_the_owner_can_read_the_files(path, catalogue):
@@ -156,22 +164,29 @@ def test_the_entry_tells_the_clock_s_time(path):
 
 def test_readers_do_not_wait_for_a_writer(catalogue):
     declare(catalogue, app())
-    with catalogue._writing() as connection:
-        connection.exec_driver_sql("DELETE FROM record_app")
-        found = []
+    found = []
+
+    def work(cursor):
+        cursor.execute("DELETE FROM record_app")
         thread = threading.Thread(target=lambda: found.append(catalogue.get(App, "tumours")))
         thread.start()
         thread.join(10)
-        assert found == [app()]
-        connection.exec_driver_sql("ROLLBACK")
-        connection.exec_driver_sql("BEGIN")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        catalogue.transact(work)
+    assert found == [app()] == catalogue.find(App)
 
 
 def test_a_second_process_that_writes_is_refused(path, catalogue, monkeypatch):
     monkeypatch.setattr(engines, "_BUSY_TIMEOUT_MS", 1)
     impatient = SqliteCatalogue(path, AutoClock())
-    with catalogue._writing(), pytest.raises(UnavailableError, match="locked"):
-        declare(impatient, app())
+
+    def work(_cursor):
+        with pytest.raises(UnavailableError, match="locked"):
+            declare(impatient, app())
+
+    catalogue.transact(work)
     declare(impatient, app())
     with pytest.raises(ConflictError):
         declare(catalogue, app())
@@ -181,8 +196,9 @@ def test_a_second_process_that_writes_is_refused(path, catalogue, monkeypatch):
 def test_a_newer_hall_is_refused_with_the_command_to_run(path, catalogue):
     catalogue.close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(UserError, match="newer Datahall") as caught:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (f"{int(REVISION) + 1:04d}",))
+        connection.commit()
+    with pytest.raises(SchemaError, match="newer Datahall") as caught:
         SqliteCatalogue(path, AutoClock())
     assert "pip install --upgrade datahall" in caught.value.hint
 
@@ -224,17 +240,16 @@ def fill(catalogue, written):
 
 def test_a_full_disk_refuses_the_act_and_keeps_what_was_acknowledged(catalogue):
     def allow(num_pages):
-        with catalogue._writer.connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA max_page_count = {num_pages}")
+        catalogue._writer._connection.execute(f"PRAGMA max_page_count = {num_pages}")
 
     allow(1)  # SQLite takes its present size for the least
     written = []
-    with pytest.raises(UnavailableError, match="full") as caught:
+    with pytest.raises(StorageFullError, match="full") as caught:
         fill(catalogue, written)
-    assert "check free disk space" in caught.value.hint
+    assert "free some space" in caught.value.hint
     assert [record.id for record in catalogue.find(App)] == written
     assert len(catalogue.entries()) == len(written)
-    allow(1_000_000)
+    # The writer was opened anew, and with it the bound is gone: as if space had been made.
     assert declare(catalogue, app("after")).seq == len(written)
 
 

@@ -86,7 +86,7 @@ def test_flush_ends_although_others_keep_writing(store, signer, clock):
         def __getattr__(self, name):
             return getattr(store, name)
 
-        def integrate(self, nodes, checkpoint):
+        def integrate(self, nodes, checkpoint, *, fence=None):
             store.integrate(nodes, checkpoint)
             declare(store, app(f"app-{checkpoint.size}"))
 

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from datahall.app.calls import Calls, Once
 from datahall.app.events import Ended, Notify, Planned
 from datahall.app.jobs import Cancel
 from datahall.app.kinds import KINDS
+from datahall.app.leasing import leased
 from datahall.app.lifecycle.walk import Walk
 from datahall.app.planning import intend, read_app
 from datahall.app.processes import is_running
@@ -19,7 +21,19 @@ from datahall.app.sealing import segment_root
 from datahall.app.wiring import Hall
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
-from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict, Version
+from datahall.core.records import (
+    Act,
+    ApiKey,
+    App,
+    Change,
+    Deployment,
+    EntryKind,
+    Replica,
+    RouteTable,
+    Step,
+    Verdict,
+    Version,
+)
 from datahall.core.records.base import noun_of
 from datahall.deploy.table import TABLE_ID
 from datahall.registry.provenance import Provenance, trace
@@ -74,6 +88,15 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     status: KeyStatus
 
 
+class Rotated(msgspec.Struct, frozen=True, kw_only=True):
+    """How a rotation of the master key went."""
+
+    num_rewrapped: int
+    num_masters: int
+    """Master keys that can open something: more than one keeps backups of before readable."""
+    num_retired: int
+
+
 class Operations(Protocol):
     """Everything that the command line asks of a hall."""
 
@@ -100,6 +123,9 @@ class Operations(Protocol):
 
     def revoke_key(self, key_id: str) -> KeyStatus:
         """Make a key worthless, now."""
+
+    def rotate_keys(self, *, retire: bool) -> Rotated:
+        """Wrap every data key under a new master key, and with `retire` destroy the old ones."""
 
 
 class Control:
@@ -140,15 +166,23 @@ class Control:
         loaded = read_app(file, KINDS)
         return intend(loaded, self._hall.catalogue, self._hall.clock, serving=self._serving).event
 
-    def run(self, file: Path, notify: Notify, cancel: Cancel) -> Ended:
-        """Take the application through its lifecycle. Raises ConflictError while another lifecycle runs here."""
+    def run(self, file: Path, notify: Notify, cancel: Cancel, *, once: Once | None = None) -> Ended:
+        """Take the application through its lifecycle. Raises ConflictError while another lifecycle runs here.
+
+        A run that was cut off and is asked for again, with `once` or without, goes on where it stopped.
+        """
         loaded = read_app(file, KINDS)
         if not self._running.acquire(blocking=False):
             raise ConflictError("another lifecycle runs in this hall", hint="see it with: datahall ps")
         try:
             intent = intend(loaded, self._hall.catalogue, self._hall.clock, serving=self._serving)
-            walk = Walk(self._hall.catalogue, self._hall.stages, self._hall.clock)
-            ended = walk.run(intent, notify, cancel)
+            busy = f"another lifecycle of '{loaded.spec.name}' runs"
+            with leased(self._hall.catalogue, self._hall.catalogue.leases, f"run/{loaded.spec.name}", busy) as fenced:
+                ended = Walk(fenced, self._hall.stages, self._hall.clock).run(intent, notify, cancel)
+            if once is not None:
+                body = {"app": ended.app, "outcome": ended.outcome}
+                call = self.calls.call(once, ended)
+                self._hall.catalogue.act(Act(kind="run.answered", actor="control", app=ended.app, body=body, call=call))
         finally:
             self._running.release()
         notify(ended)
@@ -193,8 +227,15 @@ class Control:
             raise NotFoundError(f"there is no {noun_of(App)} '{app}'")
         return make_report(self._hall.catalogue, app)
 
-    def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
-        """Issue an API key; only its hash is kept."""
+    @property
+    def calls(self) -> Calls:
+        """The answers to calls that carried an idempotency key."""
+        return Calls(self._hall.catalogue, self._hall.keys.call_key)
+
+    def issue_key(
+        self, name: str, scopes: tuple[str, ...], team: str, days: float | None, *, once: Once | None = None
+    ) -> NewKey:
+        """Issue an API key; only its hash is kept, and with `once` the sealed answer."""
         text, key = issue_key(
             name=name,
             principal=name,
@@ -205,22 +246,43 @@ class Control:
         )
         expires = None if key.expires_at_ns is None else iso(key.expires_at_ns)
         body = {"key": key.id, "name": name, "team": team, "scopes": list(key.scopes), "expires": expires}
-        self._hall.catalogue.act(Act(kind="key.issued", actor="owner", body=body, changes=(Change(new=key),)))
+        made = NewKey(key=text, status=self._key_status(key))
+        self._act("key.issued", body, Change(new=key), once, made)
         self.keys_changed()
-        return NewKey(key=text, status=self._key_status(key))
+        return made
 
     def keys(self) -> tuple[KeyStatus, ...]:
         """Return every key that was issued."""
         return tuple(self._key_status(key) for key in self._hall.catalogue.find(ApiKey))
 
-    def revoke_key(self, key_id: str) -> KeyStatus:
+    def revoke_key(self, key_id: str, *, once: Once | None = None) -> KeyStatus:
         """Make a key worthless; gateways know within a second."""
         key = self._hall.catalogue.get(ApiKey, key_id)
         revoked = msgspec.structs.replace(key, revoked_at_ns=self._hall.clock.now_ns())
-        change = Change(old=key, new=revoked)
-        self._hall.catalogue.act(Act(kind="key.revoked", actor="owner", body={"key": key_id}, changes=(change,)))
+        status = self._key_status(revoked)
+        self._act("key.revoked", {"key": key_id}, Change(old=key, new=revoked), once, status)
         self.keys_changed()
-        return self._key_status(revoked)
+        return status
+
+    def rotate_keys(self, *, retire: bool, once: Once | None = None) -> Rotated:
+        """Wrap every data key under a new master key, beside readers and writers; with `retire` destroy the old ones.
+
+        A rotation that was cut off leaves every key readable; the next one goes on.
+        """
+        keys, vault = self._hall.keys, self._hall.vault
+        keys.rotate()
+        num_rewrapped = vault.rewrap(actor="owner")
+        num_retired = keys.retire() if retire else 0
+        done = Rotated(num_rewrapped=num_rewrapped, num_masters=keys.num_masters, num_retired=num_retired)
+        call = self.calls.call(once, done) if once else None
+        body = {"num_rewrapped": num_rewrapped, "num_retired": num_retired}
+        self._hall.catalogue.act(Act(kind="keys.rotated", actor="owner", body=body, call=call))
+        return done
+
+    def _act(self, kind: EntryKind, body: dict[str, Any], change: Change, once: Once | None, answer: object) -> None:
+        """Write one change, and in the same transaction the answer to the call that asked for it."""
+        call = self.calls.call(once, answer) if once else None
+        self._hall.catalogue.act(Act(kind=kind, actor="owner", body=body, changes=(change,), call=call))
 
     def _app_status(self, app: App, replicas: list[Replica]) -> AppStatus:
         catalogue = self._hall.catalogue

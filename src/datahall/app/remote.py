@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,21 +11,27 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from datahall.app.control import KeyStatus, NewKey, Status
+from datahall.app.calls import HEADER
+from datahall.app.control import KeyStatus, NewKey, Rotated, Status
 from datahall.app.events import AnyEvent, Broke, Ended, Notify, Planned
 from datahall.app.jobs import Cancel
 from datahall.core import errors
+from datahall.core.clock import SystemClock
+from datahall.core.ports import Clock
 from datahall.registry.provenance import Provenance
 from datahall.registry.report import Report
 
 T = TypeVar("T")
 _LONGEST_S = 30.0
+_RETRY_S = (0.2, 0.5, 1.0, 2.0, None)
+"""How long to wait for a control that ended: its supervisor starts it again within seconds."""
 
 
 class RemoteControl:
     """Talks to the control process; fulfils Operations."""
 
-    def __init__(self, socket: Path, key: str) -> None:
+    def __init__(self, socket: Path, key: str, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._client = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(socket)),
             base_url="http://control",
@@ -87,9 +94,22 @@ class RemoteControl:
         """Make a key worthless, now."""
         return self._ask("DELETE", f"/api/v1/keys/{key_id}", KeyStatus)
 
+    def rotate_keys(self, *, retire: bool) -> Rotated:
+        """Wrap every data key under a new master key."""
+        return self._ask("POST", "/api/v1/keys/rotate", Rotated, {"retire": retire})
+
     def _ask(self, method: str, path: str, kind: type[T], body: dict[str, Any] | None = None) -> T:
+        """Ask control, and ask again if it ends meanwhile: the idempotency key lets no call have two effects."""
+        headers = {HEADER: uuid.uuid4().hex}
         with _words():
-            said = self._client.request(method, path, json=body)
+            for pause_s in _RETRY_S:
+                try:
+                    said = self._client.request(method, path, json=body, headers=headers)
+                    break
+                except httpx.TransportError:
+                    if pause_s is None:
+                        raise
+                    self._clock.sleep(pause_s)
         if said.status_code >= 400:
             raise _error(said)
         return msgspec.json.decode(said.content, type=kind)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from datahall.core.errors import NotFoundError
+import msgspec
+
+from datahall.core.errors import ConflictError, NotFoundError
 from datahall.core.ports import BlobStore, Catalogue
-from datahall.core.records import Artifact, Change, Grant
+from datahall.core.records import Act, Artifact, Change, Grant
+
+_REWRAP_BATCH: Final = 200  # data keys an act
 
 
 class KeyWrapper(Protocol):
@@ -17,6 +22,9 @@ class KeyWrapper(Protocol):
 
     def unwrap(self, wrapped: bytes, *, team: str, object: str) -> bytes:
         """Return the data key. Raises IntegrityError where key, team or object is another."""
+
+    def is_newest(self, wrapped: bytes) -> bool:
+        """Return whether a data key lies under the newest master key."""
 
 
 class Vault:
@@ -65,6 +73,47 @@ class Vault:
                 )
             )
         return tuple(changes.values())
+
+    def erase(self, team: str, digest: str, *, actor: str) -> None:
+        """Erase an artifact: its data key first, in one act, so that no copy of its bytes can be read from then on.
+
+        The object itself goes at once, or with the next garbage collection if this process ends in between.
+        Raises NotFoundError.
+        """
+        artifact = self._catalogue.get(Artifact, f"{team}/{digest}")
+        body = {"artifact": artifact.id, "object": artifact.object}
+        self._catalogue.act(Act(kind="artifact.erased", actor=actor, body=body, changes=(Change(old=artifact),)))
+        self._blobs.delete(artifact.object, team=team)
+
+    def rewrap(self, *, actor: str, told: Callable[[int, int], None] = lambda _done, _all: None) -> int:
+        """Wrap every data key that lies under an older master key under the newest; return how many.
+
+        Runs beside readers and writers: who changed an artifact meanwhile wins, and it is looked at again. A crash
+        leaves some under the old key, which still opens them; another call goes on with those.
+        """
+        num_done = 0
+        while old := [one for one in self._catalogue.find(Artifact) if not self._keys.is_newest(one.wrapped_key)]:
+            for first in range(0, len(old), _REWRAP_BATCH):
+                num_done += self._rewrap(old[first : first + _REWRAP_BATCH], actor)
+                told(num_done, len(old))
+        return num_done
+
+    def _rewrap(self, artifacts: list[Artifact], actor: str) -> int:
+        changes = tuple(Change(old=one, new=self._wrapped_anew(one)) for one in artifacts)
+        body = {"num_keys": len(changes)}
+        try:
+            self._catalogue.act(Act(kind="keys.rewrapped", actor=actor, body=body, changes=changes))
+        except ConflictError:  # one of them was erased or replaced meanwhile
+            if len(artifacts) == 1:
+                return 0
+            middle = len(artifacts) // 2
+            return self._rewrap(artifacts[:middle], actor) + self._rewrap(artifacts[middle:], actor)
+        return len(changes)
+
+    def _wrapped_anew(self, artifact: Artifact) -> Artifact:
+        bound = {"team": artifact.team, "object": artifact.object}
+        key = self._keys.unwrap(artifact.wrapped_key, **bound)
+        return msgspec.structs.replace(artifact, wrapped_key=self._keys.wrap(key, **bound))
 
     def _has(self, name: str) -> bool:
         try:

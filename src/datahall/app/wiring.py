@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from datahall.app.collection import Collector
 from datahall.app.jobs import Jobs
+from datahall.app.leasing import Heart
 from datahall.app.lifecycle.data import DataStage
 from datahall.app.lifecycle.evaluate import EvaluateStage
 from datahall.app.lifecycle.fit import ExportStage, TrainStage
@@ -48,6 +50,7 @@ class Hall:
     replicas: Replicas
     launcher: LocalLauncher
     admission: Admission
+    collector: Collector
     stages: dict[str, Stage]
 
 
@@ -69,13 +72,16 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
             origin_of(keys.signer),
             clock,
             witness=FileWitness(default_folder(), partial(consistency_proof, read=catalogue.nodes)),
+            coordinator=catalogue.leases,
         )
         # Jobs and shadows end with this process; replicas with the hall, so that answers survive a control that dies.
         jobs = LocalLauncher(paths.logs, paths.work)
         replicas = LocalLauncher(paths.logs, paths.work, lifeline=lifeline)
         try:
+            catalogue.take_over()
             sequencer.start()
-            yield _wire(paths, clock, keys, catalogue, sequencer, jobs, replicas)
+            with Heart(catalogue.leases):
+                yield _wire(paths, clock, keys, catalogue, sequencer, jobs, replicas)
         finally:
             jobs.stop_all()
             try:
@@ -112,6 +118,7 @@ def _wire(
         replicas=Replicas(replica_launcher, vault, paths.runtime()),
         launcher=replica_launcher,
         admission=admission,
+        collector=Collector(catalogue, blobs, catalogue.leases, clock),
         stages={
             "data": DataStage(catalogue, vault, jobs, clock),
             "train": TrainStage(catalogue, vault, jobs, clock),

@@ -16,9 +16,10 @@ def canonical_json(value: Any) -> bytes:
 
     Raises ValueError for NaN and infinities, which JSON cannot say and which would otherwise become null.
     """
-    plain = msgspec.to_builtins(value)
-    _refuse_non_finite(plain)
-    return _ENCODER.encode(plain)
+    encoded = _ENCODER.encode(value)
+    if b"null" in encoded:  # the encoder writes NaN and infinities as null too: only then is a look worth its time
+        _refuse_non_finite(msgspec.to_builtins(value))
+    return encoded
 
 
 def digest_bytes(data: bytes | bytearray | memoryview) -> str:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import threading
 
 from datahall.core.errors import DatahallError, IntegrityError, UnavailableError
-from datahall.core.ports import Clock, LedgerStore, Signer, Witness
-from datahall.core.records import Checkpoint
+from datahall.core.ports import Clock, Coordinator, LedgerStore, Signer, Witness
+from datahall.core.records import Checkpoint, Lease
 from datahall.ledger import tree
 from datahall.ledger.checkpoint import sign_checkpoint, verify_note
 
+LEASE = "sequencer"
+_PATIENCE_S = 30.0  # longer than a lease lives without a heartbeat
 _BATCH = 10_000  # entries a transaction: bounds its memory, about 0.1 s of work
 
 
-def integrate(store: LedgerStore, signer: Signer, origin: str, *, limit: int = _BATCH) -> Checkpoint | None:
+def integrate(
+    store: LedgerStore, signer: Signer, origin: str, *, limit: int = _BATCH, fence: Lease | None = None
+) -> Checkpoint | None:
     """Take at most `limit` pending entries into the tree and return the new checkpoint, None if none are pending.
 
     What is signed extends what was signed before: the old checkpoint's signature and root are checked first.
-    Raises IntegrityError where they do not hold, ConflictError where another sequencer was first.
+    Raises IntegrityError where they do not hold, ConflictError where another sequencer was first, FencedError where
+    `fence` has passed on.
     """
     pending = store.pending(limit)
     if not pending:
@@ -28,7 +33,7 @@ def integrate(store: LedgerStore, signer: Signer, origin: str, *, limit: int = _
     leaves = [tree.leaf_hash(body) for _, body in pending]
     nodes, root = tree.append(size, leaves, store.nodes)
     checkpoint = sign_checkpoint(origin, size + len(pending), root, signer)
-    store.integrate(nodes, checkpoint)
+    store.integrate(nodes, checkpoint, fence=fence)
     return checkpoint
 
 
@@ -45,7 +50,8 @@ def _trusted_size(store: LedgerStore, signer: Signer, origin: str) -> int:
 class Sequencer:
     """Integrates on demand (`flush`) and, once started, at least every `interval_s` seconds in a thread.
 
-    With a `witness`, each new checkpoint is published to it before `flush` returns. Threads: any may call
+    With a `coordinator`, it does so only while it holds the lease "sequencer": of several processes over one store one
+    integrates, and the others wait for it. With a `witness`, each new checkpoint is published to it before `flush` returns. Threads: any may call
     anything. A failed round is kept in `problem` and tried again at the next one.
     """
 
@@ -57,6 +63,7 @@ class Sequencer:
         clock: Clock,
         *,
         witness: Witness | None = None,
+        coordinator: Coordinator | None = None,
         interval_s: float = 0.5,
     ) -> None:
         self.origin = origin
@@ -65,6 +72,7 @@ class Sequencer:
         self.flushed_at_ns: int | None = None
         """When the newest successful round ended."""
         self._store, self._signer, self._clock, self._witness = store, signer, clock, witness
+        self._coordinator = coordinator
         self._interval_s = interval_s
         self._turn = threading.Lock()
         self._ending = threading.Event()
@@ -110,11 +118,28 @@ class Sequencer:
 
     def _integrate_all(self) -> Checkpoint | None:
         newest = self._store.checkpoint()
-        while new := integrate(self._store, self._signer, self.origin):
+        fence = None
+        if self._coordinator is not None:
+            fence = self._coordinator.acquire(LEASE)
+            if fence is None:
+                return self._wait_for_the_other()
+        while new := integrate(self._store, self._signer, self.origin, fence=fence):
             num_taken = new.size - (newest.size if newest else 0)
             newest = new
             if num_taken < _BATCH:  # what comes in meanwhile waits for the next round, else this might never end
                 break
+        return newest
+
+    def _wait_for_the_other(self) -> Checkpoint | None:
+        """Return the checkpoint that whoever holds the lease wrote over all that is written by now."""
+        newest = self._store.checkpoint()
+        wanted = max((seq + 1 for seq, _ in self._store.pending(_BATCH)), default=0)
+        deadline_ns = self._clock.monotonic_ns() + int(_PATIENCE_S * 1e9)
+        while (newest.size if newest else 0) < wanted:
+            if self._clock.monotonic_ns() > deadline_ns:
+                raise UnavailableError("the sequencer of another process does not integrate", hint="try again soon")
+            self._clock.sleep(0.05)
+            newest = self._store.checkpoint()
         return newest
 
     def _publish(self, newest: Checkpoint | None) -> UnavailableError | None:

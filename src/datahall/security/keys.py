@@ -84,6 +84,11 @@ class KeyRing:
         """The key that shows which ledger entries the hall itself wrote, derived from the answer key; 32 bytes."""
         return hmac.digest(self.answer_key, b"datahall ledger entry\0", "sha256")
 
+    @property
+    def call_key(self) -> bytes:
+        """The key that seals kept answers to mutating calls, derived from the answer key; 32 bytes."""
+        return hmac.digest(self.answer_key, b"datahall call\0", "sha256")
+
     def wrap(self, data_key: bytes, *, team: str, object: str) -> bytes:
         """Return the data key of one object under the newest master key: format, key id, nonce, ciphertext.
 
@@ -97,6 +102,8 @@ class KeyRing:
     def unwrap(self, wrapped: bytes, *, team: str, object: str) -> bytes:
         """Return the data key. Raises IntegrityError where bytes, master key, team or object is another."""
         head, rest = wrapped[: 1 + _ID_BYTES], wrapped[1 + _ID_BYTES :]
+        if head[:1] == _FORMAT and head[1:] not in self._masters:  # another process of this hall may have rotated
+            self._masters = {_id_of(master): master for master in _keys(self._folder / MASTER_FILE)}
         master = self._masters.get(head[1:])
         if head[:1] != _FORMAT or master is None:
             raise IntegrityError(
@@ -107,12 +114,32 @@ class KeyRing:
         except (InvalidTag, ValueError) as error:  # ValueError: too short for a nonce
             raise IntegrityError("the data key is not the one of this object and team", where=object) from error
 
+    def is_newest(self, wrapped: bytes) -> bool:
+        """Return whether a data key lies under the newest master key."""
+        return wrapped[1 : 1 + _ID_BYTES] == next(reversed(self._masters))
+
+    @property
+    def num_masters(self) -> int:
+        """How many master keys can unwrap: one, unless a rotation kept older ones."""
+        return len(self._masters)
+
+    def retire(self) -> int:
+        """Destroy every master key but the newest and return how many; what only they can open is gone, in backups too.
+
+        Call it once `is_newest` holds for every data key.
+        """
+        newest_id, newest = next(reversed(self._masters.items()))
+        num_retired = len(self._masters) - 1
+        write_atomic(self._folder / MASTER_FILE, _line(newest), at="keys.retire")
+        self._masters = {newest_id: newest}
+        return num_retired
+
     def rotate(self) -> None:
         """Make a new master key for all wraps from now on; the old ones go on unwrapping."""
         master = secrets.token_bytes(_KEY_BYTES)
         lines = [*self._masters.values(), master]
         write_atomic(self._folder / MASTER_FILE, b"".join(_line(key) for key in lines), at="keys.rotate")
-        self._masters[_id_of(master)] = master
+        self._masters = {**self._masters, _id_of(master): master}  # replaced, not changed: others may be reading it
 
 
 _RESTORE: Final = "restore the keys folder from your own copy of it; it is not part of data backups"

@@ -29,7 +29,7 @@ VERBS: dict[str, str] = {
     "provenance": "Follow an answer back to its origins, and prove every link.",
     "verify": "Check the whole ledger, and everything it speaks of.",
     "report": "Write the report of an application's newest verdict as a page.",
-    "key": "Issue, list and revoke API keys.",
+    "key": "Issue, list and revoke API keys; rotate the master key.",
     "logs": "Show what a process of the hall has written.",
     "stop": "Stop the hall and every process of it.",
     "version": "Show the version of Datahall and of what it stands on.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -12,11 +13,12 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
+from datahall.app.calls import REPLAYED, Once
 from datahall.app.control import Control
 from datahall.app.events import Broke, Event
-from datahall.app.http.guard import answer, body_of, install_errors, key_of
+from datahall.app.http.guard import answer, body_of, install_errors, key_of, once_named
 from datahall.app.jobs import Cancel
-from datahall.core.errors import DatahallError, SpecError
+from datahall.core.errors import DatahallError, RepeatedError, SpecError
 from datahall.core.ports import Catalogue, Clock
 from datahall.core.records import KeyGrant
 from datahall.security.access import PERMISSIONS, authorize
@@ -39,6 +41,12 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     days: float | None = None
 
 
+class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Asks for a new master key."""
+
+    retire: bool = False
+
+
 class Api:
     """What each route does, once its caller may."""
 
@@ -58,7 +66,8 @@ class Api:
     async def run(self, request: Request) -> Response:
         """Run an application's lifecycle, an event a line; a caller who leaves stops it."""
         body = await body_of(request, FileBody)
-        return StreamingResponse(_stream(self._control, Path(body.file)), media_type="application/x-ndjson")
+        events = _stream(self._control, Path(body.file), request.state.once)
+        return StreamingResponse(events, media_type="application/x-ndjson")
 
     async def status(self, request: Request) -> Response:
         """Show the hall at a glance, as far as the key's team goes."""
@@ -81,12 +90,20 @@ class Api:
     async def issue_key(self, request: Request) -> Response:
         """Issue a key; its text is in this one answer."""
         body = await body_of(request, KeyBody)
-        made = await asyncio.to_thread(self._control.issue_key, body.name, body.scopes, body.team, body.days)
+        issue = partial(self._control.issue_key, once=request.state.once)
+        made = await asyncio.to_thread(issue, body.name, body.scopes, body.team, body.days)
         return answer(made, status=201)
 
     async def revoke_key(self, request: Request) -> Response:
         """Make a key worthless."""
-        return answer(await asyncio.to_thread(self._control.revoke_key, request.path_params["key_id"]))
+        revoke = partial(self._control.revoke_key, request.path_params["key_id"], once=request.state.once)
+        return answer(await asyncio.to_thread(revoke))
+
+    async def rotate_keys(self, request: Request) -> Response:
+        """Wrap every data key under a new master key; `retire` destroys the old ones."""
+        body = await body_of(request, RotateBody)
+        rotate = partial(self._control.rotate_keys, retire=body.retire, once=request.state.once)
+        return answer(await asyncio.to_thread(rotate))
 
 
 class ApiRoute(NamedTuple):
@@ -97,18 +114,24 @@ class ApiRoute(NamedTuple):
     permission: str
     handler: str
     """Name of a method of Api."""
+    mutates: bool = False
+    """Whether it changes something: then it honours an idempotency key."""
+    status: int = 200
+    """What it answers with when all went well."""
+    media_type: str = "application/json"
 
 
 ROUTES: Final = (
     ApiRoute("GET", "/api/v1/healthz", "public", "healthz"),
     ApiRoute("POST", "/api/v1/plan", "admin", "plan"),
-    ApiRoute("POST", "/api/v1/runs", "admin", "run"),
+    ApiRoute("POST", "/api/v1/runs", "admin", "run", mutates=True, media_type="application/x-ndjson"),
     ApiRoute("GET", "/api/v1/status", "read", "status"),
     ApiRoute("GET", "/api/v1/answers/{answer_id}/provenance", "read", "provenance"),
     ApiRoute("GET", "/api/v1/apps/{app}/report", "read", "report"),
     ApiRoute("GET", "/api/v1/keys", "admin", "list_keys"),
-    ApiRoute("POST", "/api/v1/keys", "admin", "issue_key"),
-    ApiRoute("DELETE", "/api/v1/keys/{key_id}", "admin", "revoke_key"),
+    ApiRoute("POST", "/api/v1/keys", "admin", "issue_key", mutates=True, status=201),
+    ApiRoute("POST", "/api/v1/keys/rotate", "admin", "rotate_keys", mutates=True),
+    ApiRoute("DELETE", "/api/v1/keys/{key_id}", "admin", "revoke_key", mutates=True),
 )
 """Every route of control. Plans and runs read files of this machine by path, so they take the owner."""
 
@@ -119,7 +142,8 @@ def make_api(control: Control, catalogue: Catalogue, clock: Clock) -> FastAPI:
     install_errors(app)
     api = Api(control)
     for route in ROUTES:
-        handler = _guarded(route, getattr(api, route.handler), catalogue, clock)
+        handler = getattr(api, route.handler)
+        handler = _guarded(route, _once(route, handler, control) if route.mutates else handler, catalogue, clock)
         app.add_route(route.path, handler, methods=[route.method], name=route.handler)
     return app
 
@@ -143,7 +167,31 @@ def _guarded(route: ApiRoute, handler: Handler, catalogue: Catalogue, clock: Clo
     return guarded
 
 
-async def _stream(control: Control, file: Path) -> AsyncIterator[bytes]:
+def _once(route: ApiRoute, handler: Handler, control: Control) -> Handler:
+    """Give a call that was made before its answer again, and do nothing."""
+
+    async def replayed(once: Once) -> Response | None:
+        said = await asyncio.to_thread(control.calls.answered, once)
+        if said is None:
+            return None
+        return Response(said, status_code=route.status, media_type=route.media_type, headers={REPLAYED: "true"})
+
+    async def guarded(request: Request) -> Response:
+        once = request.state.once = await once_named(request, request.state.grant)
+        if once is not None and (before := await replayed(once)) is not None:
+            return before
+        try:
+            return await handler(request)
+        except RepeatedError:  # another of the same calls was faster
+            assert once is not None, "only a call with a key can be repeated"
+            before = await replayed(once)
+            assert before is not None, "what repeats a call has its answer"
+            return before
+
+    return guarded
+
+
+async def _stream(control: Control, file: Path, once: Once | None) -> AsyncIterator[bytes]:
     """Run a lifecycle in a thread and yield its events; a caller who leaves stops it."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -154,7 +202,7 @@ async def _stream(control: Control, file: Path) -> AsyncIterator[bytes]:
 
     def work() -> None:
         try:
-            control.run(file, notify, cancel)
+            control.run(file, notify, cancel, once=once)
         except DatahallError as error:
             notify(broke(error))
         finally:

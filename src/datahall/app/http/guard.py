@@ -9,7 +9,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from datahall.core.errors import DatahallError, SpecError, UnavailableError, UserError
+from datahall.app.calls import HEADER, Once, once_of
+from datahall.core.errors import DatahallError, SpecError, UserError
 from datahall.core.ports import Catalogue
 from datahall.core.records import ApiKey, KeyGrant
 from datahall.security.access import authenticate, hash_key, key_grants, key_text
@@ -30,15 +31,31 @@ def key_of(request: Request, catalogue: Catalogue, now_ns: int) -> KeyGrant:
 
 async def body_of(request: Request, kind: type[T]) -> T:
     """Return a request's JSON body as `kind`. Raises UserError that says what is wrong with it."""
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY_BYTES:
-            raise UserError(f"the body is larger than {MAX_BODY_BYTES} bytes")
     try:
-        return msgspec.json.decode(bytes(data), type=kind)
+        return msgspec.json.decode(await _bytes_of(request), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"the body is not what this route takes: {error}") from error
+
+
+async def once_named(request: Request, grant: KeyGrant) -> Once | None:
+    """Return what names a call that must have one effect however often it is made, None where it carries no key."""
+    key = request.headers.get(HEADER)
+    if key is None:
+        return None
+    return once_of(key, grant.key_id, request.method, request.url.path, await _bytes_of(request))
+
+
+async def _bytes_of(request: Request) -> bytes:
+    """Return a request's body, read once. Raises UserError for one that is too large."""
+    if not hasattr(request.state, "body"):
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY_BYTES:
+                raise UserError(f"the body is larger than {MAX_BODY_BYTES} bytes")
+        request.state.body = bytes(data)
+    body: bytes = request.state.body
+    return body
 
 
 def answer(value: Any, status: int = 200) -> Response:
@@ -55,7 +72,7 @@ def install_errors(app: FastAPI) -> None:
         body: dict[str, Any] = {"error": error.what, "kind": type(error).__name__, "hint": error.hint}
         if isinstance(error, SpecError):
             body["problems"] = [problem.as_dict() for problem in error.problems]
-        headers = {"Retry-After": "1"} if isinstance(error, UnavailableError) else None
+        headers = {"Retry-After": "1"} if error.http_status in {503, 507} else None
         return JSONResponse(body, status_code=error.http_status, headers=headers)
 
     @app.exception_handler(HTTPException)

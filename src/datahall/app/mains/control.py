@@ -24,6 +24,7 @@ from datahall.core.hall import HallPaths
 from datahall.serve.table import publish_routes
 
 SEAL_SECONDS = 1.0
+COLLECT_SECONDS = 600.0
 
 
 def main() -> int:
@@ -65,14 +66,30 @@ def _serve(hall: Hall) -> int:
         target=seal_on, args=(sealer, partial(ending.wait, SEAL_SECONDS), problems), name="sealer", daemon=True
     )
     sealing.start()
+    collecting = threading.Thread(target=_collect_on, args=(hall, ending, control), name="collector", daemon=True)
+    collecting.start()
     try:
         serve_until_told(make_api(control, hall.catalogue, hall.clock), hall.paths.control_socket())
     finally:
         ending.set()
         sealing.join()
+        collecting.join()
         reconciler.stop()
         sealer.seal()
     return 0
+
+
+def _collect_on(hall: Hall, ending: threading.Event, control: Control) -> None:
+    """Collect garbage until told to end; what goes wrong is shown, and tried again at the next pass."""
+    problems: list[str] = []
+    control.watch(lambda: tuple(problems))
+    while not ending.wait(COLLECT_SECONDS):
+        try:
+            hall.collector.collect()
+        except (DatahallError, OSError) as error:
+            problems[:] = [f"garbage collection: {error.what if isinstance(error, DatahallError) else error}"]
+        else:
+            problems.clear()
 
 
 def acknowledged(runtime: Path) -> int:

@@ -1,45 +1,89 @@
-"""Opening a hall's SQLite file: durability, permissions, schema version, and errors said in our own words."""
+"""Opening a hall's SQLite file: durability, permissions, and errors said in our own words."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, create_engine, event
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
-from datahall.backends.db.tables import METADATA, SCHEMA_VERSION
-from datahall.core.durable import sync_folder
-from datahall.core.errors import IntegrityError, StorageFullError, UnavailableError, UserError
+from datahall.backends.db.schema import prepare
+from datahall.core.durable import step, sync_folder
+from datahall.core.errors import DatahallError, IntegrityError, StorageFullError, UnavailableError
 
-APPLICATION_ID = 0x44415448  # "DATH", so that a stranger's database is never taken for a hall
 _BUSY_TIMEOUT_MS = 5_000
-_READING = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
 
 
-def open_engines(path: Path) -> tuple[Engine, Engine]:
-    """Return the writing engine (one connection) and the reading one (a connection a thread) of the hall at `path`.
+def open_engines(path: Path, *, synchronous: str = "FULL") -> tuple[Writer, Engine]:
+    """Return the writing connection and the reading engine (a connection a thread) of the hall at `path`.
 
     Creates the file with mode 0600 and its tables where there are none. Raises UserError for a file that is
-    no hall or comes from a newer Datahall, UnavailableError where it cannot be opened.
+    no hall, SchemaError for one whose schema this version cannot use, UnavailableError where it cannot be opened.
     """
     new = not path.exists()
     with said_plainly(path):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        writer = _engine(path, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
+        connection = connect(path, synchronous)
         try:
-            _prepare(writer, path)
+            prepare(connection, str(path))
         except BaseException:  # a refused file must not keep a connection open
-            writer.dispose()
+            connection.close()
             raise
     if new:
         sync_folder(path.parent, at="db.create")
-    readers = _engine(path, "BEGIN", pool_size=4, max_overflow=-1, read_only=True)
-    with said_plainly(path), readers.connect():  # the pool keeps it open: see `_distrust`
-        return writer, readers
+    readers = _readers(path)
+    # Were the writer that closes after a failed sync the last to have the file open, whoever opened it next would recover
+    # from the WAL, and find there the very commit that was refused. So the readers keep a connection in their pool.
+    with said_plainly(path), readers.connect():
+        return Writer(path, connection, synchronous), readers
+
+
+class Writer:
+    """The one connection that writes, opened anew after an error of the disk. Not for several threads at once."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, synchronous: str) -> None:
+        self._path, self._synchronous = path, synchronous
+        self._connection: sqlite3.Connection | None = connection
+
+    def transact(self, run: Callable[[sqlite3.Cursor], None]) -> None:
+        """Call `run` in one transaction; return once it is durable. Raises what `run` or the database raises."""
+        if self._connection is None:
+            self._connection = connect(self._path, self._synchronous)
+        connection = self._connection
+        cursor = connection.cursor()
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+            run(cursor)
+            step("db.act/commit", partial(cursor.execute, "COMMIT"))
+        except BaseException as error:  # whatever stopped it, none of it may stay
+            self._take_back(connection, error)
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _take_back(self, connection: sqlite3.Connection, error: BaseException) -> None:
+        try:
+            if connection.in_transaction:
+                connection.rollback()
+        except sqlite3.Error:
+            self.close()
+        if isinstance(error, sqlite3.OperationalError) and is_disk_error(error):
+            self.close()
+
+
+def is_disk_error(error: sqlite3.Error) -> bool:
+    """Return whether the disk is full or did not do what it was told (https://sqlite.org/rescode.html)."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
 @contextmanager
@@ -47,24 +91,8 @@ def said_plainly(path: Path) -> Iterator[None]:
     """Turn the database's own errors into ours, with what to do about them."""
     try:
         yield
-    except OperationalError as error:
-        if _is_refused_by_disk(error.orig):
-            raise StorageFullError(
-                f"the disk does not take what the hall writes: {error.orig}",
-                where=str(path),
-                hint="check free disk space and the disk itself, then try again: no restart is needed",
-            ) from error
-        raise UnavailableError(
-            f"the hall's database cannot be used: {error.orig}",
-            where=str(path),
-            hint="check free disk space and that no other process writes this file, then try again",
-        ) from error
-    except DatabaseError as error:
-        raise IntegrityError(
-            f"the hall's database is damaged or not a database: {error.orig}",
-            where=str(path),
-            hint="restore it from a backup, or choose another hall with --hall DIR",
-        ) from error
+    except (DBAPIError, sqlite3.Error) as error:
+        raise _in_our_words(error.orig if isinstance(error, DBAPIError) else error, path) from error
     except OSError as error:
         raise UnavailableError(
             f"the hall's database cannot be opened: {error.strerror}",
@@ -73,64 +101,50 @@ def said_plainly(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _is_refused_by_disk(error: BaseException | None) -> bool:
-    """Whether SQLite could not write: no room, or a disk that failed to take or to keep something."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code == sqlite3.SQLITE_FULL or (_is_broken(error) and code not in _READING)
+def _in_our_words(error: BaseException | None, path: Path) -> DatahallError:
+    if isinstance(error, sqlite3.OperationalError) and is_disk_error(error):
+        return StorageFullError(
+            f"the disk did not take what was to be written: {error}",
+            where=str(path),
+            hint="nothing was changed; free some space or mend the disk, then try again",
+        )
+    if isinstance(error, sqlite3.OperationalError):
+        return UnavailableError(
+            f"the hall's database cannot be used: {error}",
+            where=str(path),
+            hint="check free disk space and that no other process writes this file, then try again",
+        )
+    return IntegrityError(
+        f"the hall's database is damaged or not a database: {error}",
+        where=str(path),
+        hint="restore it from a backup, or choose another hall with --hall DIR",
+    )
 
 
-def _is_broken(error: BaseException | None) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
+def connect(path: Path, synchronous: str = "FULL", *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the file as every connection of ours does: write-ahead log, and nothing acknowledged before it is synced."""
+    # isolation_level None: the driver starts no transaction by itself.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # WAL with NORMAL loses acknowledged transactions at power loss; with FULL it loses none.
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    if read_only:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
-def _engine(path: Path, begin: str, *, pool_size: int, max_overflow: int, read_only: bool = False) -> Engine:
-    def connect() -> sqlite3.Connection:
-        # isolation_level None: the driver starts no transaction by itself, `begin` below does.
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        # WAL with NORMAL loses acknowledged transactions at power loss; with FULL it loses none.
-        connection.execute("PRAGMA synchronous = FULL")
-        if read_only:
-            connection.execute("PRAGMA query_only = ON")
-        return connection
-
+def _readers(path: Path) -> Engine:
     engine = create_engine(
-        "sqlite+pysqlite://", creator=connect, poolclass=QueuePool, pool_size=pool_size, max_overflow=max_overflow
+        "sqlite+pysqlite://",
+        creator=partial(connect, path, read_only=True),
+        poolclass=QueuePool,
+        pool_size=4,
+        max_overflow=-1,
     )
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        connection.exec_driver_sql("BEGIN")
 
-    if not read_only:
-        event.listen(engine, "handle_error", _distrust)
     return engine
-
-
-def _distrust(context: ExceptionContext) -> None:
-    """Let no writing connection go on that saw a write or a sync fail: what it believes of the disk may be wrong.
-
-    A sync that fails can leave a whole commit at the WAL's end. No connection sees it while one has been open all along,
-    which is why the readers keep one, and the next commit takes its place. Only a crash before that commit would show it.
-    """
-    if _is_broken(context.original_exception):
-        context.is_disconnect = True
-
-
-def _prepare(writer: Engine, path: Path) -> None:
-    with writer.begin() as connection:
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
-        num_tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
-        if num_tables and application != APPLICATION_ID:
-            raise UserError("this database is no hall", where=str(path), hint="choose another with --hall DIR")
-        if version > SCHEMA_VERSION:
-            raise UserError(
-                f"this hall was written by a newer Datahall (schema {version}, this one knows {SCHEMA_VERSION})",
-                where=str(path),
-                hint="upgrade with: pip install --upgrade datahall",
-            )
-        METADATA.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")

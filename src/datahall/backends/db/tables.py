@@ -1,19 +1,28 @@
-"""The tables of a hall's database, generated from the records' own `KIND` and `INDEX`."""
+"""The tables of a hall's database, alike in SQLite and Postgres; those of records follow from their `KIND` and `INDEX`."""
 
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Column, Computed, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, ColumnElement, Computed, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy.ext.compiler import compiles
 
 from datahall.core.records import CATALOGUE_RECORDS, Record
 
-SCHEMA_VERSION = 1
+REVISION = "0002"
+"""The newest schema, as the migrations in `migrations/versions` call it."""
+
 METADATA = MetaData()
+
+Int = Integer().with_variant(BigInteger(), "postgresql")
+"""64 bits: what SQLite's STRICT tables call INTEGER."""
+
+schema = Table("alembic_version", METADATA, Column("version_num", Text, primary_key=True), sqlite_strict=True)
+"""One row, the revision of this database: Alembic's own table, which a start reads without loading Alembic."""
 
 entries = Table(
     "entries",
     METADATA,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Int, primary_key=True, autoincrement=False),
     Column("kind", Text, nullable=False),
     Column("app", Text),
     Column("body", LargeBinary, nullable=False),
@@ -24,7 +33,7 @@ entries = Table(
 vouchers = Table(
     "vouchers",
     METADATA,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Int, primary_key=True, autoincrement=False),
     Column("mac", LargeBinary, nullable=False),
     sqlite_strict=True,
 )
@@ -35,7 +44,7 @@ touched = Table(
     METADATA,
     Column("kind", Text, primary_key=True),
     Column("id", Text, primary_key=True),
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Int, primary_key=True, autoincrement=False),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )
@@ -44,8 +53,8 @@ touched = Table(
 nodes = Table(
     "nodes",
     METADATA,
-    Column("level", Integer, primary_key=True, autoincrement=False),
-    Column("idx", Integer, primary_key=True, autoincrement=False),
+    Column("level", Int, primary_key=True, autoincrement=False),
+    Column("idx", Int, primary_key=True, autoincrement=False),
     Column("hash", LargeBinary, nullable=False),
     sqlite_strict=True,
     sqlite_with_rowid=False,
@@ -55,7 +64,7 @@ nodes = Table(
 checkpoints = Table(
     "checkpoints",
     METADATA,
-    Column("size", Integer, primary_key=True, autoincrement=False),
+    Column("size", Int, primary_key=True, autoincrement=False),
     Column("origin", Text, nullable=False),
     Column("root", LargeBinary, nullable=False),
     Column("note", Text, nullable=False),
@@ -63,19 +72,62 @@ checkpoints = Table(
 )
 """Every signed tree head, newest the largest."""
 
+leases = Table(
+    "leases",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("token", Int, nullable=False),
+    Column("beats", Int, nullable=False),
+    Column("ttl_ms", Int, nullable=False),
+    sqlite_strict=True,
+)
+"""Who does what; an empty holder has given it back, and `beats` grows while the holder lives."""
+
+calls = Table(
+    "calls",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("seq", Int, nullable=False, index=True),
+    Column("request", Text, nullable=False),
+    Column("reply", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+"""Mutating calls that carried an idempotency key: the digest of what was asked, and the sealed answer."""
+
+
+class BodyField(ColumnElement[str]):
+    """One field of a record's body, read by the database itself."""
+
+    inherit_cache = False
+
+    def __init__(self, field: str, *, integer: bool) -> None:
+        self.field, self.integer = field, integer
+
+
+@compiles(BodyField)
+def _in_sqlite(element: BodyField, _compiler: object, **_options: object) -> str:
+    return f"json_extract(body, '$.{element.field}')"
+
+
+@compiles(BodyField, "postgresql")
+def _in_postgres(element: BodyField, _compiler: object, **_options: object) -> str:
+    text = f"body::jsonb ->> '{element.field}'"
+    return f"({text})::bigint" if element.integer else text
+
 
 def _record_table(kind: type[Record]) -> Table:
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     # The database itself computes each indexed column from the body, so the two can never disagree.
     indexed = [
-        Column(name, Integer if types[name] is int else Text, Computed(f"json_extract(body, '$.{name}')", False))
+        Column(name, Int if types[name] is int else Text, Computed(BodyField(name, integer=types[name] is int)))
         for name in kind.INDEX
     ]
     table = Table(
         f"record_{kind.KIND}",
         METADATA,
         Column("id", Text, primary_key=True),
-        Column("seq", Integer, nullable=False),
+        Column("seq", Int, nullable=False),
         Column("body", Text, nullable=False),
         *indexed,
         sqlite_strict=True,

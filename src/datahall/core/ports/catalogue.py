@@ -23,8 +23,8 @@ class Catalogue(Protocol):
     def act(self, act: Act) -> Entry:
         """Write all changes of `act` and its entry, or nothing.
 
-        Raises ConflictError where a record is not what its change's `old` says or one of `absent` is there, FencedError
-        where `fence` has passed on, RepeatedError where `call` was done before, StorageFullError where the disk does
+        Raises ConflictError where a record is not what its change's `old` says or one that excludes it is there
+        (`Record.excluded_by`), FencedError where `fence` has passed on, RepeatedError where `call` was done before, StorageFullError where the disk does
         not take it.
         """
 

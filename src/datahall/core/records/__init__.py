@@ -9,6 +9,7 @@ from datahall.core.records.deployment import Deployment, KeyGrant, Replica, Rout
 from datahall.core.records.entry import Act, Change, Checkpoint, Entry, EntryKind, Touched
 from datahall.core.records.environment import Environment
 from datahall.core.records.evidence import Evidence, EvidenceKey, Exhibit, Figure, Measurement
+from datahall.core.records.garbage import Garbage
 from datahall.core.records.holdout import Holdout
 from datahall.core.records.lease import Call, Lease
 from datahall.core.records.policy import Claim, Policy
@@ -30,6 +31,7 @@ CATALOGUE_RECORDS: tuple[type[Record], ...] = (
     Environment,
     Evidence,
     EvidenceKey,
+    Garbage,
     Holdout,
     Policy,
     Replica,
@@ -69,10 +71,11 @@ __all__ = [
     "Exhibit",
     "Figure",
     "Finding",
+    "Garbage",
     "Grant",
     "Holdout",
-    "Lease",
     "KeyGrant",
+    "Lease",
     "Measurement",
     "Outcome",
     "Policy",

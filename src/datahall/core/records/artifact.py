@@ -34,3 +34,7 @@ class Artifact(Record, frozen=True, kw_only=True):
     size_bytes: int
     wrapped_key: bytes
     media_type: str
+
+    def excluded_by(self) -> tuple[tuple[str, str], ...]:
+        """Return the condemnation of its object: what garbage collection may remove, nobody can name any more."""
+        return (("garbage", f"{self.team}/{self.object}"),)

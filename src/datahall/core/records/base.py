@@ -19,6 +19,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     id: str
 
+    def excluded_by(self) -> tuple[tuple[str, str], ...]:
+        """Return the records (kind, id) beside which this one cannot be written: the act is refused if one is there."""
+        return ()
+
 
 def noun_of(kind: type[Record]) -> str:
     """Return what people call a kind of record: `API key` for `api_key`."""

@@ -29,6 +29,12 @@ EntryKind = Literal[
     "replica.changed",
     "routes.published",
     "answers.sealed",
+    "run.answered",
+    "blobs.condemned",
+    "blobs.pardoned",
+    "artifact.erased",
+    "keys.rotated",
+    "keys.rewrapped",
 ]
 
 
@@ -51,8 +57,6 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     app: str | None = None
     body: dict[str, Any] = {}
     changes: tuple[Change, ...] = ()
-    absent: tuple[tuple[str, str], ...] = ()
-    """Records (kind, id) that must not be there, or nothing of the act is written."""
     fence: Lease | None = None
     """The lease under which this is done: once somebody else holds it, nothing of the act is written."""
     call: Call | None = None

@@ -10,7 +10,9 @@ from datahall.app.cli.session import connect
 from datahall.app.cli.show import AsJson, coloured, console, print_json, table
 from datahall.core.hall import HallPaths
 
-command = typer.Typer(add_completion=False, no_args_is_help=True, help="Issue, list and revoke API keys.")
+command = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Issue, list and revoke API keys; rotate the master key."
+)
 
 
 @command.command("issue")
@@ -62,3 +64,29 @@ def revoke(
         print_json(key)
         return
     typer.echo(f"{key.id} ({key.name}) is revoked")
+
+
+@command.command("rotate")
+def rotate(
+    ctx: typer.Context,
+    retire: Annotated[
+        bool, typer.Option("--retire", help="Destroy the old master keys: backups made before can then not be read.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before old master keys are destroyed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new master key and wrap every data key under it, while the hall goes on."""
+    if retire and not yes:
+        typer.confirm("Backups made before can then not be restored. Destroy the old master keys?", abort=True)
+    paths: HallPaths = ctx.obj
+    with connect(paths) as hall:
+        done = hall.rotate_keys(retire=retire)
+    if as_json:
+        print_json(done)
+        return
+    typer.echo(f"{done.num_rewrapped} data keys lie under the new master key")
+    if done.num_retired:
+        typer.echo(f"{done.num_retired} old master key(s) destroyed")
+    else:
+        typer.echo(f"{done.num_masters} master keys can open something; backups made before stay readable")
+    typer.echo(f"copy the keys folder to a safe place again: {paths.keys}")
