@@ -246,7 +246,7 @@ def test_a_full_disk_refuses_the_act_and_keeps_what_was_acknowledged(catalogue):
     written = []
     with pytest.raises(StorageFullError, match="full") as caught:
         fill(catalogue, written)
-    assert "free some space" in caught.value.hint
+    assert "free disk space" in caught.value.hint
     assert [record.id for record in catalogue.find(App)] == written
     assert len(catalogue.entries()) == len(written)
     # The writer was opened anew, and with it the bound is gone: as if space had been made.

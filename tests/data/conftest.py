@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,14 @@ class Shelf:
         self.objects[name] = bytes(data)
         return Grant(digest=digest_bytes(data), object=name, size_bytes=len(data), key=bytes(32))
 
+    def write(self, chunks: Iterable[bytes | memoryview], *, team: str) -> Grant:
+        return self.put(b"".join(chunks), team=team)
+
     def get(self, grant: Grant, *, team: str) -> bytes:
         return self.objects[grant.object]
+
+    def read(self, grant: Grant, *, team: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        yield self.objects[grant.object][start:stop]
 
     def delete(self, object_name: str, *, team: str) -> None:
         self.objects.pop(object_name, None)

@@ -67,7 +67,7 @@ class Trial:
 
     def retry(self, catalogue, act, refusal):
         """While the disk fails nothing goes through and nothing is lost; once it is well again, the act does."""
-        assert (refusal.http_status, "free some space" in refusal.hint) == (507, True)
+        assert (refusal.http_status, "free disk space" in refusal.hint) == (507, True)
         self.num_refused += 1
         self.look(catalogue)
         if self.fault.lasts:

@@ -33,7 +33,7 @@ def test_control_refuses_while_its_disk_is_full_and_recovers_without_a_restart(r
                 full = issue(client)
                 assert (full.status_code, full.json()["kind"]) == (507, "StorageFullError")
                 assert full.headers["retry-after"] == "1"
-                assert "free some space" in full.json()["hint"]
+                assert "free disk space" in full.json()["hint"]
             assert num_keys(client) == before
             kit.eventually(lambda: len(poll.versions) > num_answers + 5, what="answers while the disk is full")
         finally:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -33,14 +33,17 @@ class JobOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ObjectStore(BlobStore, Protocol):
-    """A blob store whose objects are files, so that single ones can be shown to a job."""
+    """A blob store whose objects are files or can be made so, that single ones can be shown to a job."""
 
     @property
     def folder(self) -> Path:
         """Where the objects lie."""
 
     def path(self, object_name: str, *, team: str) -> Path:
-        """Return the file of one object."""
+        """Return the file of one object, and make it be there if the store can."""
+
+    def hold(self, grants: Iterable[Grant], *, team: str) -> AbstractContextManager[tuple[Path, ...]]:
+        """Make objects be there as files, in the order of the grants, for as long as the block runs."""
 
     def take(self, staging: Path) -> None:
         """Move every object of another store's folder into this one."""
@@ -104,7 +107,6 @@ class Jobs:
         name = new_id(stage, self._clock)
         staging = self._work / name
         staging.mkdir(mode=0o700, parents=True)
-        objects = tuple(self._blobs.path(grant.object, team=team) for grant in grants_in(request))
         order = JobOrder(
             stage=stage,
             request=msgspec.Raw(msgspec.json.encode(request)),
@@ -112,8 +114,8 @@ class Jobs:
             staging=str(staging),
         )
         try:
-            process = self._launcher.start(
-                ProcessSpec(
+            with self._blobs.hold(grants_in(request), team=team) as objects:
+                spec = ProcessSpec(
                     main="job",
                     name=name,
                     request=order,
@@ -122,24 +124,29 @@ class Jobs:
                     connects=stage == "evaluate",  # it measures a shadow replica, on whose socket it asks
                     limits=Limits(num_threads=1),
                 )
-            )
-            result: Any = None
-            with cancel.calling(lambda: process.stop(grace_seconds=2.0)):
-                try:
-                    for message in process.messages():
-                        if message.progress is not None:
-                            report(message.progress)
-                        if message.failure is not None:
-                            raise _error(message.failure, cancel)
-                        if message.result is not None:
-                            result = msgspec.convert(message.result, result_type)
-                finally:
-                    process.stop(grace_seconds=2.0)
+                result = self._talk(spec, report, cancel)
             self._blobs.take(staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         assert result is not None, "a job ends with a result or a failure"
-        return result  # type: ignore[no-any-return]
+        return msgspec.convert(result, result_type)
+
+    def _talk(self, spec: ProcessSpec, report: Report, cancel: Cancel) -> Any:
+        """Start a job, pass on its progress, and return the result it sends. Raises the error it failed with."""
+        process = self._launcher.start(spec)
+        result: Any = None
+        with cancel.calling(lambda: process.stop(grace_seconds=2.0)):
+            try:
+                for message in process.messages():
+                    if message.progress is not None:
+                        report(message.progress)
+                    if message.failure is not None:
+                        raise _error(message.failure, cancel)
+                    if message.result is not None:
+                        result = message.result
+            finally:
+                process.stop(grace_seconds=2.0)
+        return result
 
 
 def grants_in(value: Any) -> list[Grant]:

@@ -10,6 +10,7 @@ import msgspec
 from datahall.core.errors import ConflictError, NotFoundError
 from datahall.core.ports import BlobStore, Catalogue
 from datahall.core.records import Act, Artifact, Change, Grant
+from datahall.security.opening import check_object_whole
 
 _REWRAP_BATCH: Final = 200  # data keys an act
 
@@ -48,19 +49,25 @@ class Vault:
     def store(self, team: str, data: bytes, media_type: str) -> tuple[str, tuple[Change, ...]]:
         """Store bytes; return their digest and the changes that make them an artifact."""
         grant = self._blobs.put(data, team=team)
-        return grant.digest, self.keep(team, [(grant, media_type)])
+        return grant.digest, self._keep(team, [(grant, media_type)])
 
     def keep(self, team: str, made: list[tuple[Grant, str]]) -> tuple[Change, ...]:
-        """Return the changes that turn stored objects into artifacts.
+        """Return the changes that turn objects that a job stored into artifacts.
 
-        What is already kept under the same digest is kept once: the new object is removed again.
+        What is already kept under the same digest is kept once: the new object is removed again. Raises IntegrityError
+        where an object is not what the job's grant says: from here on its digest is believed.
         """
+        return self._keep(team, made, check=True)
+
+    def _keep(self, team: str, made: list[tuple[Grant, str]], *, check: bool = False) -> tuple[Change, ...]:
         changes: dict[str, Change] = {}
         for grant, media_type in made:
             name = f"{team}/{grant.digest}"
             if name in changes or self._has(name):
                 self._blobs.delete(grant.object, team=team)
                 continue
+            if check:
+                check_object_whole(self._blobs, grant, team=team)
             changes[name] = Change(
                 new=Artifact(
                     id=name,

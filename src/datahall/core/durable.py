@@ -7,7 +7,7 @@ share one. A test scans the code: no other file makes one of these system calls 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from datahall.core.failpoints import reach
@@ -15,11 +15,17 @@ from datahall.core.failpoints import reach
 
 def write_atomic(path: Path, data: bytes | memoryview, *, at: str, mode: int = 0o600) -> None:
     """Replace `path` by `data` so that a crash leaves the old bytes or the new ones, and power loss too."""
+    write_pieces(path, (data,), at=at, mode=mode)
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes | bytearray | memoryview], *, at: str, mode: int = 0o600) -> None:
+    """As `write_atomic`, for bytes that come in pieces; where `pieces` raises, nothing is left behind."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             sync_file(file.fileno(), at=at)
         rename(temporary, path, at=at)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 Place = tuple[int, int]
 Read = Callable[[list[Place]], list[bytes]]
-"""Returns the stored hashes at the places, in their order."""
+"""Returns the stored hashes at the places, in their order; none for none."""
 
 EMPTY_ROOT = hashlib.sha256().digest()
 
@@ -49,14 +49,16 @@ def fold(hashes: Sequence[bytes]) -> bytes:
     return result
 
 
-def range_hash(start: int, stop: int, read: Read) -> bytes:
-    """Return MTH(D[start:stop]) of RFC 6962 for a range that is a subtree of some tree."""
-    return fold(read(peaks(start, stop)))
+def range_hashes(ranges: Sequence[Place], read: Read) -> list[bytes]:
+    """Return MTH(D[start:stop]) of RFC 6962 for each range (start, stop) that is a subtree of some tree; reads once."""
+    tiles = [peaks(start, stop) for start, stop in ranges]
+    stored = iter(read([place for tile in tiles for place in tile]))
+    return [fold([next(stored) for _ in tile]) for tile in tiles]
 
 
 def root(size: int, read: Read) -> bytes:
     """Return the root over the first `size` leaves."""
-    return range_hash(0, size, read)
+    return range_hashes([(0, size)], read)[0]
 
 
 def append(size: int, leaves: Sequence[bytes], read: Read) -> tuple[dict[Place, bytes], bytes]:
@@ -97,7 +99,7 @@ def inclusion_proof(index: int, size: int, read: Read) -> list[bytes]:
         else:
             proof.append((start, middle))
             start = middle
-    return [range_hash(*part, read) for part in reversed(proof)]
+    return range_hashes(proof[::-1], read)
 
 
 def consistency_proof(old: int, new: int, read: Read) -> list[bytes]:
@@ -116,7 +118,7 @@ def consistency_proof(old: int, new: int, read: Read) -> list[bytes]:
             start, whole = middle, False
     if not whole:  # the verifier knows the old root already, but no part of it
         parts.append((start, stop))
-    return [range_hash(*part, read) for part in reversed(parts)]
+    return range_hashes(parts[::-1], read)
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected_root: bytes) -> bool:

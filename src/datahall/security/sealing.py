@@ -1,36 +1,41 @@
-"""The sealed form of a stored object: compressed, then encrypted in frames that fit nowhere else.
+"""The sealed form of a stored object, and its way in: bytes of any length pass through and leave in frames.
 
-An object is the line `DHBLOB1` and then frames of AES-256-GCM (NIST SP 800-38D) over 1 MiB each of the zstd-compressed
-bytes, only the last one shorter. The nonce is the frame's index and a flag on the last frame (the STREAM construction
-of Hoang, Reyhanitabar, Rogaway and Vizar, "Online Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance",
-2015); it never repeats under a key because every object has a random key of its own. The associated data binds team,
-object name, index and number of frames.
+An object is the line `DHBLOB2`, then its frames (`security/frames.py`; none for an empty object), then the sealed
+index of their lengths. A reader takes the index from the end and then only the frames that it needs. How many frames
+there must be follows from the size in the Grant, so an object cannot be cut, extended or rearranged unnoticed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
-from typing import Final
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
-import zstandard
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from datahall.core.canonical import digest_bytes
 from datahall.core.errors import DataError, IntegrityError, UserError
 from datahall.core.records import Grant
+from datahall.security.frames import (
+    FRAME_BYTES,
+    FRAME_EXTRA_BYTES,
+    Place,
+    index_bytes,
+    num_frames,
+    seal_frame,
+    seal_index,
+)
+from datahall.security.lanes import in_order
 
-FRAME_BYTES: Final = 1 << 20
-MAX_OBJECT_BYTES: Final = 4 << 30
-"""Objects pass through memory whole; a larger one is refused on both ways."""
+MAGIC: Final = b"DHBLOB2\n"
+MAX_OBJECT_BYTES: Final = 1 << 40
+"""Longer objects are refused on both ways; the index of the longest takes 4 MiB of memory."""
 
-_MAGIC: Final = b"DHBLOB1\n"
-_TAG_BYTES: Final = 16
-_STORED_FRAME_BYTES: Final = FRAME_BYTES + _TAG_BYTES
-_LEVEL: Final = 3  # zstd's own default: a higher one costs seconds a gigabyte for a few per cent
 _TEAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_OBJECT = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}")
+_OBJECT = re.compile(r"[0-9a-f]{32}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def is_team_name(name: str) -> bool:
@@ -54,104 +59,127 @@ def is_object_name(name: str) -> bool:
 
 
 def check_object(name: str) -> str:
-    """Return `name`. Raises UserError unless it is an object's name: digest, dot, 32 random hexadecimal digits."""
+    """Return `name`. Raises UserError unless it is an object's name: 32 random hexadecimal digits."""
     if not is_object_name(name):
         raise UserError(f"'{name[:120]}' is not the name of an object")
     return name
 
 
-def max_sealed_bytes(size_bytes: int) -> int:
-    """Return how long an object of `size_bytes` plain bytes can be at most once sealed (zstd's own bound)."""
-    packed = size_bytes + (size_bytes >> 8) + 1024
-    return len(_MAGIC) + packed + _TAG_BYTES * (packed // FRAME_BYTES + 1)
-
-
-def seal(data: bytes | memoryview, *, team: str) -> tuple[Grant, bytes]:
-    """Return the right to read `data` again, and the bytes to store under the name in it.
-
-    Raises DataError for more than MAX_OBJECT_BYTES, UserError for an impossible team.
-    """
-    check_team(team)
-    view = memoryview(data).cast("B")
-    if len(view) > MAX_OBJECT_BYTES:
-        raise DataError(f"an object holds at most {MAX_OBJECT_BYTES} bytes, this one has {len(view)}")
-    digest = digest_bytes(view)
-    grant = Grant(
-        digest=digest,
-        object=f"{digest}.{secrets.token_hex(16)}",
-        size_bytes=len(view),
-        key=AESGCM.generate_key(bit_length=256),
-    )
-    packed = memoryview(zstandard.ZstdCompressor(level=_LEVEL).compress(view))
-    cipher = AESGCM(grant.key)
-    total = -(-len(packed) // FRAME_BYTES)
-    frames = [_MAGIC]
-    for index in range(total):
-        plain = packed[index * FRAME_BYTES : (index + 1) * FRAME_BYTES]
-        frames.append(cipher.encrypt(_nonce(index, total), plain, _bound(team, grant.object, index, total)))
-    return grant, b"".join(frames)
-
-
-def unseal(stored: bytes, grant: Grant, *, team: str) -> bytes:
-    """Return the plain bytes of a stored object.
-
-    Raises IntegrityError for anything but exactly what was sealed for this grant and team.
-    """
-    check_grant(grant)
-    packed = _decrypt(memoryview(stored), grant, team)
-    data = _decompress(packed, grant)
-    if digest_bytes(data) != grant.digest:
-        raise IntegrityError("the object's bytes are not those that its digest names", where=grant.object)
-    return data
-
-
 def check_grant(grant: Grant) -> None:
-    """Raise IntegrityError for a grant that `seal` cannot have made, before it names a file or a size."""
+    """Raise IntegrityError for a grant that nobody can have sealed, before it names a file or a size."""
     if (
         not is_object_name(grant.object)
-        or not grant.object.startswith(f"{grant.digest}.")
+        or not _DIGEST.fullmatch(grant.digest)
         or len(grant.key) != 32
         or not 0 <= grant.size_bytes <= MAX_OBJECT_BYTES
     ):
         raise IntegrityError("the right to read this object is malformed", where=grant.object[:120])
 
 
-def _decrypt(stored: memoryview, grant: Grant, team: str) -> bytes:
-    body = stored[len(_MAGIC) :]
-    if bytes(stored[: len(_MAGIC)]) != _MAGIC or not body:
-        raise IntegrityError("this is not a stored object", where=grant.object)
-    cipher = AESGCM(grant.key)
-    total = -(-len(body) // _STORED_FRAME_BYTES)
-    frames = []
-    for index in range(total):
-        frame = body[index * _STORED_FRAME_BYTES : (index + 1) * _STORED_FRAME_BYTES]
-        try:
-            frames.append(cipher.decrypt(_nonce(index, total), frame, _bound(team, grant.object, index, total)))
-        except (InvalidTag, ValueError) as error:  # ValueError: shorter than a tag
-            raise IntegrityError(
-                f"frame {index + 1} of {total} is not what was stored under this name, team and key",
-                where=grant.object,
-                hint="restore the object from a backup",
-            ) from error
-    return b"".join(frames)
+def max_sealed_bytes(size_bytes: int) -> int:
+    """Return how long an object of `size_bytes` plain bytes can be at most once sealed."""
+    frames = num_frames(size_bytes)
+    return len(MAGIC) + size_bytes + FRAME_EXTRA_BYTES * frames + index_bytes(frames)
 
 
-def _decompress(packed: bytes, grant: Grant) -> bytes:
-    # Whoever made the grant also made the object: the size it claims is checked before memory is taken for it.
-    try:
-        if zstandard.get_frame_parameters(packed).content_size != grant.size_bytes:
-            raise IntegrityError("the object does not have the size that was promised", where=grant.object)
-        data = zstandard.ZstdDecompressor().decompress(packed, max_output_size=grant.size_bytes, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise IntegrityError(f"the object cannot be decompressed: {error}", where=grant.object) from error
-    if len(data) != grant.size_bytes:
-        raise IntegrityError("the object does not have the size that was promised", where=grant.object)
-    return data
+class Sealing:
+    """One object on its way in: iterate over it once and store what comes; then `grant` is the right to read it.
+
+    Memory holds a few frames at a time. Iterating raises DataError for more than MAX_OBJECT_BYTES, and what `chunks`
+    raises; the constructor raises UserError for an impossible team.
+    """
+
+    def __init__(self, chunks: Iterable[bytes | memoryview], *, team: str) -> None:
+        self._place = Place(AESGCM.generate_key(bit_length=256), check_team(team), secrets.token_hex(16))
+        self._chunks = chunks
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+        self._done = False
+
+    @property
+    def object(self) -> str:
+        """The name under which the bytes are to be stored; known before the first of them is."""
+        return self._place.object
+
+    @property
+    def grant(self) -> Grant:
+        """The right to read the object, once every byte was taken from here."""
+        assert self._done, "the object is not sealed to its end"
+        return Grant(
+            digest=self._digest.hexdigest(),
+            object=self._place.object,
+            size_bytes=self._size_bytes,
+            key=self._place.key,
+        )
+
+    def __iter__(self) -> Iterator[bytes | bytearray]:
+        lengths = array("I")
+        yield MAGIC
+        for stored in in_order(self._seal, _marked(self._hashed())):
+            lengths.append(len(stored))
+            yield stored
+        yield seal_index(self._place, lengths)
+        self._done = True
+
+    def _seal(self, frame: _Frame) -> bytearray:
+        return seal_frame(self._place, frame.number, frame.plain, last=frame.last)
+
+    def _hashed(self) -> Iterator[bytes | memoryview]:
+        for plain in cut(self._chunks):
+            self._size_bytes += len(plain)
+            if self._size_bytes > MAX_OBJECT_BYTES:
+                raise DataError(f"an object holds at most {MAX_OBJECT_BYTES} bytes")
+            self._digest.update(plain)
+            yield plain
 
 
-def _nonce(index: int, total: int) -> bytes:
-    return index.to_bytes(11, "big") + (b"\x01" if index == total - 1 else b"\x00")
+def seal(data: bytes | memoryview, *, team: str) -> tuple[Grant, bytes]:
+    """Return the right to read `data` again, and the bytes to store under the name in it.
+
+    Raises as Sealing.
+    """
+    sealing = Sealing((data,), team=team)
+    stored = b"".join(sealing)
+    return sealing.grant, stored
 
 
-def _bound(team: str, object_name: str, index: int, total: int) -> bytes:
-    return f"datahall blob 1\0{team}\0{object_name}\0{index}\0{total}".encode()
+def cut(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Yield the same bytes in pieces of FRAME_BYTES, only the last one shorter; none is empty.
+
+    What could change while it is worked on (a view of a buffer that its owner fills again) is copied.
+    """
+    rest = bytearray()
+    for chunk in chunks:
+        view = memoryview(chunk).cast("B")
+        lasting = isinstance(view.obj, bytes)
+        at = 0
+        if rest:
+            at = min(FRAME_BYTES - len(rest), len(view))
+            rest += view[:at]
+            if len(rest) < FRAME_BYTES:
+                continue
+            yield bytes(rest)
+            rest.clear()
+        whole_until = at + (len(view) - at) // FRAME_BYTES * FRAME_BYTES
+        for start in range(at, whole_until, FRAME_BYTES):
+            piece = view[start : start + FRAME_BYTES]
+            yield piece if lasting else bytes(piece)
+        rest += view[whole_until:]
+    if rest:
+        yield bytes(rest)
+
+
+class _Frame(NamedTuple):
+    number: int
+    plain: bytes | memoryview
+    last: bool
+
+
+def _marked(pieces: Iterator[bytes | memoryview]) -> Iterator[_Frame]:
+    """Yield each piece with its index, and whether it is the last one."""
+    held = next(pieces, None)
+    index = 0
+    while held is not None:
+        following = next(pieces, None)
+        yield _Frame(index, held, following is None)
+        held, index = following, index + 1

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from datahall.app.calls import HEADER, Once, once_of
-from datahall.core.errors import DatahallError, SpecError, UserError
+from datahall.core.errors import DatahallError, SpecError, UnavailableError, UserError
 from datahall.core.ports import Catalogue
 from datahall.core.records import ApiKey, KeyGrant
 from datahall.security.access import authenticate, hash_key, key_grants, key_text
@@ -72,7 +72,7 @@ def install_errors(app: FastAPI) -> None:
         body: dict[str, Any] = {"error": error.what, "kind": type(error).__name__, "hint": error.hint}
         if isinstance(error, SpecError):
             body["problems"] = [problem.as_dict() for problem in error.problems]
-        headers = {"Retry-After": "1"} if error.http_status in {503, 507} else None
+        headers = {"Retry-After": "1"} if isinstance(error, UnavailableError) else None
         return JSONResponse(body, status_code=error.http_status, headers=headers)
 
     @app.exception_handler(HTTPException)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,23 @@ class JobBlobs:
         """Store into the job's own folder."""
         return self._own.put(data, team=team)
 
+    def write(self, chunks: Iterable[bytes | memoryview], *, team: str) -> Grant:
+        """Store what passes through into the job's own folder."""
+        return self._own.write(chunks, team=team)
+
     def get(self, grant: Grant, *, team: str) -> bytes:
         """Read what was granted, or what this job made itself."""
         try:
             return self._own.get(grant, team=team)
         except NotFoundError:
             return self._hall.get(grant, team=team)
+
+    def read(self, grant: Grant, *, team: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Read a range of what was granted, or of what this job made itself."""
+        try:
+            return self._own.read(grant, team=team, start=start, stop=stop)
+        except NotFoundError:
+            return self._hall.read(grant, team=team, start=start, stop=stop)
 
     def delete(self, object_name: str, *, team: str) -> None:
         """Remove an object of the job's own."""

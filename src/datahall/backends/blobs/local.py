@@ -1,35 +1,34 @@
-"""Encrypted objects as files in a folder: `<team>/<first two digits>/<digest>.<random>`."""
+"""Encrypted objects as files in a folder: `<team>/<first two digits>/<object>`."""
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datahall.core.durable import link, remove, sync_folder, write_atomic
-from datahall.core.errors import IntegrityError, NotFoundError, UnavailableError
-from datahall.core.records import Grant
-from datahall.security.sealing import (
-    MAX_OBJECT_BYTES,
-    check_grant,
-    check_object,
-    check_team,
-    is_object_name,
-    is_team_name,
-    max_sealed_bytes,
-    seal,
-    unseal,
+from datahall.backends.blobs.folder import (
+    make_shard,
+    objects_in,
+    open_object,
+    path_of,
+    teams_in,
 )
+from datahall.core.durable import link, remove, sync_folder, write_pieces
+from datahall.core.errors import IntegrityError
+from datahall.core.records import Grant
+from datahall.core.room import SourceError, own_errors, room_in
+from datahall.security.opening import Opening
+from datahall.security.sealing import Sealing, check_grant, check_team, max_sealed_bytes
 
 
 class LocalBlobStore:
     """Keeps sealed objects in `folder`; any number of processes may share it.
 
     An object is wholly there or not at all, and survives power loss once `put` has returned. Files and folders
-    are for their owner alone, and whatever is not a regular file is never opened as an object.
+    are for their owner alone, and whatever is not a regular file is never opened as an object. What a writer that
+    was killed leaves is a file with a dot before its name, which `scrub` removes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,19 +36,36 @@ class LocalBlobStore:
 
     def path(self, object_name: str, *, team: str) -> Path:
         """Return the file of one object, whether it exists or not. Raises UserError for an impossible name."""
-        return self.folder / check_team(team) / check_object(object_name)[:2] / object_name
+        return path_of(self.folder, object_name, team=team)
+
+    @contextmanager
+    def hold(self, grants: Iterable[Grant], *, team: str) -> Iterator[tuple[Path, ...]]:
+        """Show objects as files while the block runs; here they are files always."""
+        yield tuple(self.path(grant.object, team=team) for grant in grants)
 
     def put(self, data: bytes | memoryview, *, team: str) -> Grant:
-        """Store `data` durably and return the right to read it. Raises UnavailableError when the disk is full."""
-        grant, stored = seal(data, team=team)
-        self.write_stored(grant.object, stored, team=team)
-        return grant
+        """Store `data` durably and return the right to read it. Raises StorageFullError when the disk takes no more."""
+        return self.write((data,), team=team)
+
+    def write(self, chunks: Iterable[bytes | memoryview], *, team: str) -> Grant:
+        """Store bytes of any length, durably, as they pass through. Raises as `put`, and what `chunks` raises."""
+        sealing = Sealing(own_errors(chunks), team=team)
+        try:
+            self._store(sealing.object, sealing, team)
+        except SourceError as error:
+            raise error.cause from None
+        return sealing.grant
 
     def get(self, grant: Grant, *, team: str) -> bytes:
         """Return the plain bytes. Raises NotFoundError or IntegrityError."""
-        check_grant(grant)
-        stored = self._read(grant.object, team, max_sealed_bytes(grant.size_bytes))
-        return unseal(stored, grant, team=team)
+        with self._opened(grant, team) as opening:
+            return opening.whole()
+
+    def read(self, grant: Grant, *, team: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Yield the plain bytes from `start` to `stop`. Raises as `get`."""
+        pieces = self._read(grant, team, start, stop)
+        next(pieces)
+        return pieces
 
     def delete(self, object_name: str, *, team: str) -> None:
         """Remove an object, durably; one that is not there is no error."""
@@ -62,88 +78,68 @@ class LocalBlobStore:
 
     def list(self, *, team: str) -> list[str]:
         """Return the names of all objects of a team, sorted."""
-        return sorted(path.name for path in _objects(self.folder / check_team(team)))
+        return sorted(path.name for path in objects_in(self.folder / check_team(team)))
 
     def take(self, staging: Path) -> None:
         """Move every object of the store in `staging`, on the same file system, into this one; durably.
 
         A job wrote `staging`, so nothing in it is trusted: what is not a regular file under an object's name in its
-        place is left behind, and an object that is already here is never replaced.
+        place is left behind, and an object that is already here is never replaced. Each folder is synced once, before
+        any object that it took loses its first name.
         """
-        for team in filter(lambda folder: is_team_name(folder.name), _folders(staging)):
-            for source in _objects(team):
+        taken: dict[Path, list[Path]] = {}
+        for team in teams_in(staging):
+            for source in objects_in(team):
                 target = self.path(source.name, team=team.name)
-                self._make_folder(target.parent)
-                # A link keeps the old object where there is one; renaming would replace it.
-                try:
-                    link(source, target, at="blobs.take")
-                except FileExistsError:
-                    continue
+                with room_in(self.folder):
+                    make_shard(self.folder, target.parent, at="blobs.shard")
+                    # A link keeps the old object where there is one; renaming would replace it.
+                    try:
+                        link(source, target, at="blobs.take")
+                    except FileExistsError:
+                        continue
+                taken.setdefault(target.parent, []).append(source)
+        for folder, sources in taken.items():
+            sync_folder(folder, at="blobs.take")
+            for source in sources:
                 source.unlink()
-                sync_folder(target.parent, at="blobs.take")
 
     def read_stored(self, object_name: str, *, team: str) -> bytes:
         """Return an object as it is stored, still sealed. Raises NotFoundError or IntegrityError."""
-        return self._read(object_name, team, max_sealed_bytes(MAX_OBJECT_BYTES))
+        with os.fdopen(open_object(self.path(object_name, team=team)), "rb") as file:
+            return file.read()
 
     def write_stored(self, object_name: str, stored: bytes, *, team: str) -> None:
-        """Put sealed bytes in place, whatever they are; durably. Raises UnavailableError when the disk is full."""
+        """Put sealed bytes in place, whatever they are; durably. Raises StorageFullError when the disk takes no more."""
+        self._store(object_name, (stored,), team)
+
+    def _store(self, object_name: str, pieces: Iterable[bytes | bytearray], team: str) -> None:
         path = self.path(object_name, team=team)
+        with room_in(self.folder):
+            make_shard(self.folder, path.parent, at="blobs.shard")
+            write_pieces(path, pieces, at="blobs.put")
+
+    def _read(self, grant: Grant, team: str, start: int, stop: int | None) -> Generator[bytes, None, None]:
+        with self._opened(grant, team) as opening:
+            yield b""  # taken by `read`: what is missing or wrong from the start is said before anything is used
+            yield from opening.read(start, stop)
+
+    @contextmanager
+    def _opened(self, grant: Grant, team: str) -> Iterator[Opening]:
+        check_grant(grant)
+        descriptor = open_object(self.path(grant.object, team=team))
         try:
-            self._make_folder(path.parent)
-            write_atomic(path, stored, at="blobs.put")
-        except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                raise
-            raise UnavailableError(
-                f"there is no room for an object of {len(stored)} bytes",
-                where=str(self.folder),
-                hint="free some space on this disk and run it again",
-            ) from error
-
-    def _read(self, object_name: str, team: str, limit_bytes: int) -> bytes:
-        path = self.path(object_name, team=team)
-        try:
-            # O_NONBLOCK: a FIFO planted under an object's name must not hang its reader.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            raise NotFoundError("there is no such object, or not for this process", where=object_name) from error
-        except OSError as error:
-            if error.errno not in {errno.ELOOP, errno.ENXIO}:
-                raise
-            raise IntegrityError("a link or device lies where the object should be", where=object_name) from error
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limit_bytes:
-                raise IntegrityError("what lies there is not the object", where=object_name)
-            return file.read(limit_bytes + 1)
-
-    def _make_folder(self, folder: Path) -> None:
-        missing = [parent for parent in (folder, folder.parent, self.folder) if not parent.is_dir()]
-        for parent in reversed(missing):
-            parent.mkdir(mode=0o700, parents=parent == self.folder, exist_ok=True)
-            sync_folder(parent.parent, at="blobs.shard")
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    """Yield the real folders inside `folder`, none if it is missing."""
-    if folder.is_dir():
-        with os.scandir(folder) as found:
-            yield from (Path(item.path) for item in found if item.is_dir(follow_symlinks=False))
-
-
-def _objects(team_folder: Path) -> Iterator[Path]:
-    """Yield the regular files that carry an object's name and lie in its place."""
-    for shard in _folders(team_folder):
-        with os.scandir(shard) as found:
-            for item in found:
-                if (
-                    item.is_file(follow_symlinks=False)
-                    and is_object_name(item.name)
-                    and item.name.startswith(shard.name)
-                    and len(shard.name) == 2
-                ):
-                    yield Path(item.path)
+            stored_bytes = os.fstat(descriptor).st_size
+            if stored_bytes > max_sealed_bytes(grant.size_bytes):
+                raise IntegrityError("what lies there is not the object", where=grant.object)
+            yield Opening(
+                grant,
+                lambda start, stop: os.pread(descriptor, stop - start, start),
+                team=team,
+                stored_bytes=stored_bytes,
+            )
+        finally:
+            os.close(descriptor)
 
 
 if TYPE_CHECKING:

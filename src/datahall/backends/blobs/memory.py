@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from datahall.core.errors import NotFoundError
 from datahall.core.records import Grant
-from datahall.security.sealing import check_grant, check_object, check_team, seal, unseal
+from datahall.security.opening import open_bytes, unseal
+from datahall.security.sealing import Sealing, check_grant, check_object, check_team
 
 
 class MemoryBlobStore:
@@ -19,14 +21,23 @@ class MemoryBlobStore:
 
     def put(self, data: bytes | memoryview, *, team: str) -> Grant:
         """Store `data` and return the right to read it."""
-        grant, stored = seal(data, team=team)
-        self.write_stored(grant.object, stored, team=team)
-        return grant
+        return self.write((data,), team=team)
+
+    def write(self, chunks: Iterable[bytes | memoryview], *, team: str) -> Grant:
+        """Store bytes that pass through and return the right to read them."""
+        sealing = Sealing(chunks, team=team)
+        self.write_stored(sealing.object, b"".join(sealing), team=team)
+        return sealing.grant
 
     def get(self, grant: Grant, *, team: str) -> bytes:
         """Return the plain bytes. Raises NotFoundError or IntegrityError."""
         check_grant(grant)
         return unseal(self.read_stored(grant.object, team=team), grant, team=team)
+
+    def read(self, grant: Grant, *, team: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Yield the plain bytes from `start` to `stop`. Raises as `get`."""
+        check_grant(grant)
+        return open_bytes(self.read_stored(grant.object, team=team), grant, team=team).read(start, stop)
 
     def delete(self, object_name: str, *, team: str) -> None:
         """Remove an object; one that is not there is no error."""

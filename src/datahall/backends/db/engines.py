@@ -17,6 +17,7 @@ from datahall.core.durable import step, sync_folder
 from datahall.core.errors import DatahallError, IntegrityError, StorageFullError, UnavailableError
 
 _BUSY_TIMEOUT_MS = 5_000
+_READING = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ}
 
 
 def open_engines(path: Path, *, synchronous: str = "FULL") -> tuple[Writer, Engine]:
@@ -37,14 +38,17 @@ def open_engines(path: Path, *, synchronous: str = "FULL") -> tuple[Writer, Engi
     if new:
         sync_folder(path.parent, at="db.create")
     readers = _readers(path)
-    # Were the writer that closes after a failed sync the last to have the file open, whoever opened it next would recover
-    # from the WAL, and find there the very commit that was refused. So the readers keep a connection in their pool.
-    with said_plainly(path), readers.connect():
+    with said_plainly(path), readers.connect():  # the pool keeps it open: see `Writer`
         return Writer(path, connection, synchronous), readers
 
 
 class Writer:
-    """The one connection that writes, opened anew after an error of the disk. Not for several threads at once."""
+    """The one connection that writes, opened anew after a write or a sync failed. Not for several threads at once.
+
+    A sync that fails can leave a whole commit at the end of the write-ahead log. No connection sees it while one has been
+    open all along, which is why the readers keep one, and the next commit takes its place; only a crash before that commit
+    would show it.
+    """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, synchronous: str) -> None:
         self._path, self._synchronous = path, synchronous
@@ -76,14 +80,21 @@ class Writer:
                 connection.rollback()
         except sqlite3.Error:
             self.close()
-        if isinstance(error, sqlite3.OperationalError) and is_disk_error(error):
+        if _is_broken(error):
             self.close()
 
 
-def is_disk_error(error: sqlite3.Error) -> bool:
-    """Return whether the disk is full or did not do what it was told (https://sqlite.org/rescode.html)."""
+def is_refused_by_disk(error: BaseException | None) -> bool:
+    """Return whether SQLite could not write: no room, or a disk that failed to take or to keep something.
+
+    Source of the codes: https://sqlite.org/rescode.html.
+    """
     code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+    return code == sqlite3.SQLITE_FULL or (_is_broken(error) and code not in _READING)
+
+
+def _is_broken(error: BaseException | None) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
 
 
 @contextmanager
@@ -102,11 +113,11 @@ def said_plainly(path: Path) -> Iterator[None]:
 
 
 def _in_our_words(error: BaseException | None, path: Path) -> DatahallError:
-    if isinstance(error, sqlite3.OperationalError) and is_disk_error(error):
+    if is_refused_by_disk(error):
         return StorageFullError(
-            f"the disk did not take what was to be written: {error}",
+            f"the disk does not take what the hall writes: {error}",
             where=str(path),
-            hint="nothing was changed; free some space or mend the disk, then try again",
+            hint="check free disk space and the disk itself, then try again: no restart is needed",
         )
     if isinstance(error, sqlite3.OperationalError):
         return UnavailableError(

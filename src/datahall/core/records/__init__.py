@@ -2,7 +2,7 @@
 
 from datahall.core.records.answer import Answer, AnswerSegment
 from datahall.core.records.app import App, Task
-from datahall.core.records.artifact import Artifact, Grant
+from datahall.core.records.artifact import Artifact, Grant, Tree
 from datahall.core.records.base import R, Record
 from datahall.core.records.bundle import Bundle, BundleManifest, EngineName
 from datahall.core.records.deployment import Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable
@@ -93,6 +93,7 @@ __all__ = [
     "StepState",
     "Task",
     "Touched",
+    "Tree",
     "Verdict",
     "Version",
 ]

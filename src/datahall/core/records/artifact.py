@@ -12,14 +12,27 @@ from datahall.core.records.base import Record
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """The right to read one stored object: whoever holds it can, nobody else can.
 
-    `digest` is the SHA-256 of the plain bytes; `object` names the stored file; `key` is the
-    AES-256 data key of that object alone. A job is handed only the grants that it needs.
+    `digest` is the SHA-256 of the plain bytes and `size_bytes` their number; `object` is the random name of what is
+    stored, which tells nothing about it; `key` is the AES-256 data key of that object alone. A job is handed only the
+    grants that it needs.
     """
 
     digest: str
     object: str
     size_bytes: int
     key: bytes
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to read one stored folder: its manifest, and the packs that hold the files' bytes.
+
+    `digest` is that of the logical content alone (paths, digests, sizes), so equal folders have equal digests however
+    they were packed.
+    """
+
+    digest: str
+    manifest: Grant
+    packs: tuple[Grant, ...]
 
 
 class Artifact(Record, frozen=True, kw_only=True):
