@@ -2,9 +2,14 @@
 
 import ipaddress
 import os
+import sqlite3
 import sys
 
 from hypothesis import HealthCheck, settings
+
+from tests import postgres as postgres_server
+
+postgres, postgres_url = postgres_server.postgres, postgres_server.postgres_url
 
 settings.register_profile(
     "house",
@@ -38,3 +43,15 @@ def _is_local(host):
 
 
 sys.addaudithook(_refuse_the_world)
+
+
+def pytest_report_header():
+    return f"stores: SQLite {sqlite3.sqlite_version}, {postgres_server.version()}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which stores were tested, also where only the last lines are shown."""
+    passed = terminalreporter.stats.get("passed", [])
+    stores = {value for report in passed for name, value in report.user_properties if name == "store"}
+    if stores:
+        terminalreporter.write_line(f"stores tested: {', '.join(sorted(stores))}")

@@ -43,7 +43,9 @@ ENTRY_MEANINGS = {
     "keys.rotated": "a new master key wraps data keys from now on, or the old ones were destroyed",
     "keys.rewrapped": "data keys were wrapped anew under the newest master key",
     "run.answered": "a lifecycle that was asked for with an idempotency key has ended; its answer is kept",
-    "answers.sealed": "a segment of the answer log was closed; the entry holds its Merkle root",
+    "answers.sealed": "a closed segment of the answer log was taken into the blob store; the entry holds its Merkle root",
+    "answers.erased": "records of answers were erased from a segment; their leaves and the segment's root stay",
+    "entry.void": "no act: a number whose transaction ended without one, closed so that the tree can go on (Postgres)",
 }
 
 HTTP_MEANINGS = {

@@ -98,7 +98,16 @@ def follow(house, answer, root=None):
 
 def seal(house, root=ROOT, first=0, num=10):
     segment = AnswerSegment(
-        id="g1-0", gateway="g1", first_sequence=first, num_answers=num, root=root, sealed_at_ns=house.clock.now_ns()
+        id="g1-0",
+        gateway="g1",
+        first_sequence=first,
+        num_answers=num,
+        root=root,
+        digest="0" * 64,
+        hour=0,
+        first_at_ns=1,
+        last_at_ns=2,
+        sealed_at_ns=house.clock.now_ns(),
     )
     house.write(segment, kind="answers.sealed")
     house.sequencer.flush()

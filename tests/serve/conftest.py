@@ -23,9 +23,11 @@ from datahall.core.clock import SystemClock
 from datahall.core.errors import UserError
 from datahall.core.records import BundleManifest, Column, KeyGrant, Route, RouteReplica, RouteTable
 from datahall.security.signing import Ed25519Signer
+from datahall.serve.answers import open_answer_id
 from datahall.serve.config import GatewayConfig, GatewayLimits
 from datahall.serve.gateway import Gateway
 from datahall.serve.replica import ReplicaRequest, ReplicaServer
+from datahall.serve.segment_files import find_local
 from datahall.serve.table import publish_routes
 
 KEY = "dh_owner"
@@ -343,6 +345,12 @@ def request(method, path, body=None, *, key=KEY, headers=()):
     return "\r\n".join([*lines, "", ""]).encode() + data
 
 
+def record_of(folder, text):
+    """Return the record of an answer by the id that its client got."""
+    segment, index = find_local(folder, open_answer_id(text, ANSWER_KEY), ANSWER_KEY)
+    return segment.answers[index]
+
+
 @pytest.fixture(scope="session")
 def kit():
     """The helpers above, for tests that make their own parts."""
@@ -350,6 +358,7 @@ def kit():
         Client=Client,
         KEY=KEY,
         ANSWER_KEY=ANSWER_KEY,
+        record_of=record_of,
         MIXED=MIXED,
         Watched=Watched,
         World=World,

@@ -12,7 +12,7 @@ import httptools
 import pytest
 
 from datahall.serve import answers, http
-from datahall.serve.segments import read_segment, segment_files
+from datahall.serve.segment_files import read_segment, segment_files
 
 ROW = {"petal length": 1, "petal width": 1}
 
@@ -70,7 +70,7 @@ LATE_WRITER = """
     from pathlib import Path
     from datahall.core.records import Answer
     from datahall.serve.segments import AnswerLog
-    log = AnswerLog(Path(sys.argv[1]), "g1", now_ns=0)
+    log = AnswerLog(Path(sys.argv[1]), "g1", b"0123456789abcdef", now_ns=0)
     values = dict.fromkeys(("principal", "team", "app", "version", "deployment", "bundle", "replica"), "x")
     late = []
     for sequence in range(10_000_000):
@@ -90,7 +90,7 @@ def test_records_written_after_the_answer_would_be_lost(tmp_path):
         given_out = [int(process.stdout.readline()) for _ in range(50)]
         os.kill(process.pid, signal.SIGKILL)
         process.stdout.read()
-    kept = {one.sequence for path in segment_files(tmp_path) for one in read_segment(path).answers}
+    kept = {one.sequence for path in segment_files(tmp_path) for one in read_segment(path, b"0123456789abcdef").answers}
     assert not set(given_out) <= kept
 
 

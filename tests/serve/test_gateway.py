@@ -11,11 +11,10 @@ import pytest
 
 from datahall.core.errors import UserError
 from datahall.security.signing import Ed25519Signer
-from datahall.serve.answers import open_answer_id
 from datahall.serve.batch import BatchSettings
 from datahall.serve.config import GatewayLimits
 from datahall.serve.recording import keyed_digest
-from datahall.serve.segments import find, read_segment, segment_files
+from datahall.serve.segment_files import read_segment, segment_files
 
 ROW = {"petal length": 2.0, "petal width": 1.0}
 GOOD = {"rows": [ROW]}
@@ -114,7 +113,7 @@ def test_descriptions_and_health(flowers):
 def test_the_record_is_in_the_log_before_the_answer(flowers, kit):
     body = json.dumps(GOOD).encode()
     reply = flowers.ask("POST", "/predict/flowers", body)
-    record = find(flowers.folder / "answers", open_answer_id(reply.json()["id"], kit.ANSWER_KEY))
+    record = kit.record_of(flowers.folder / "answers", reply.json()["id"])
     assert record.id == reply.json()["id"]
     assert (record.app, record.version, record.team, record.principal) == ("flowers", "1.0.0", "lab", "user-dh_owner")
     assert (record.replica, record.route_revision, record.num_rows) == ("flowers-1.0.0-0", 1, 1)
@@ -135,9 +134,21 @@ def test_no_answer_leaves_when_the_log_cannot_be_written(flowers):
     reply = flowers.ask("POST", "/predict/flowers", GOOD)
     full, log._descriptor = log._descriptor, real
     os.close(full)
-    assert reply.status == 503
+    assert reply.status == 507
     assert "answer log" in reply.json()["error"]
     assert flowers.ask("POST", "/predict/flowers", GOOD).status == 200
+
+
+def test_a_full_spool_refuses_requests_before_they_are_worked_out(world, kit):
+    predictor = kit.TinyPredictor(kit.manifest())
+    world.deploy(predictor)
+    world.publish()
+    world.start(limits=GatewayLimits(max_spool_bytes=700))
+    replies = [world.ask("POST", "/predict/flowers", GOOD) for _ in range(5)]
+    assert [reply.status for reply in replies[:1] + replies[-2:]] == [200, 507, 507]
+    assert "answer log has no room" in replies[-1].json()["error"]
+    given = [reply.json()["id"] for reply in replies if reply.status == 200]
+    assert [kit.record_of(world.folder / "answers", text).id for text in given] == given
 
 
 def test_pipelined_requests_are_answered_in_order(flowers, kit):
@@ -235,9 +246,11 @@ def test_a_lost_replica_costs_no_answer_while_another_is_there(world, kit):
         predictor.hold.set()
         reply = client.reply()
     assert reply.status == 200
-    record = find(world.folder / "answers", open_answer_id(reply.json()["id"], kit.ANSWER_KEY))
+    record = kit.record_of(world.folder / "answers", reply.json()["id"])
     assert record.replica == "flowers-1.0.0-1"
-    answers = [one for path in segment_files(world.folder / "answers") for one in read_segment(path).answers]
+    answers = [
+        one for path in segment_files(world.folder / "answers") for one in read_segment(path, kit.ANSWER_KEY).answers
+    ]
     assert len(answers) == 1, "the lost attempt is no answer"
 
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from datahall.serve.answers import open_answer_id
-from datahall.serve.segments import find, read_segment, segment_files
+from datahall.serve.segment_files import read_segment, segment_files
 
 MAIN = """
     import sys, msgspec
@@ -89,12 +89,12 @@ def test_kill_9_loses_no_answer_and_the_next_start_goes_on(hall, kit):
         given += [client.ask("POST", "/predict/flowers", ROW).json()["id"] for _ in range(50)]
     assert running.end(signal.SIGKILL) == -signal.SIGKILL
     for text in given:
-        assert find(hall.folder / "answers", open_answer_id(text, kit.ANSWER_KEY)).id == text
+        assert kit.record_of(hall.folder / "answers", text).id == text
     again = Running(hall)
     reply = ask_until_ready(kit, again.port)
     assert open_answer_id(reply.json()["id"], kit.ANSWER_KEY).sequence == 51
     assert again.end(signal.SIGTERM) == 0
-    assert sum(len(read_segment(path).answers) for path in segment_files(hall.folder / "answers")) == 52
+    assert sum(len(read_segment(path, kit.ANSWER_KEY).answers) for path in segment_files(hall.folder / "answers")) == 52
 
 
 def test_a_torn_end_of_the_log_is_reported(hall, kit, capfd):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from datahall.app.archive import Archive
 from datahall.app.calls import Calls, Once
 from datahall.app.events import Ended, Notify, Planned
 from datahall.app.jobs import Cancel
@@ -17,7 +19,6 @@ from datahall.app.leasing import leased
 from datahall.app.lifecycle.walk import Walk
 from datahall.app.planning import intend, read_app
 from datahall.app.processes import is_running
-from datahall.app.sealing import segment_root
 from datahall.app.wiring import Hall
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
@@ -36,11 +37,12 @@ from datahall.core.records import (
 )
 from datahall.core.records.base import noun_of
 from datahall.deploy.table import TABLE_ID
+from datahall.ledger.proofs import lies_in_tree
 from datahall.registry.provenance import Provenance, trace
 from datahall.registry.report import Report, make_report
+from datahall.registry.routed import IdFacts, trace_id
 from datahall.security.access import EVERY_TEAM, issue_key, reaches
 from datahall.serve.answers import open_answer_id
-from datahall.serve.segments import find
 
 
 class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +136,7 @@ class Control:
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
         self._running = threading.Lock()
+        self._archive = Archive(hall.catalogue, hall.vault, hall.paths.answers, hall.keys.answer_key)
         self.keys_changed: Callable[[], None] = lambda: None
         """Called after a key was issued or revoked, so that gateways know before the caller does."""
         self._watched: list[Callable[[], tuple[str, ...]]] = []
@@ -214,12 +217,16 @@ class Control:
             parts = open_answer_id(answer_id, self._hall.keys.answer_key)
         except IntegrityError as error:  # not our stored bytes are wrong, but what somebody asked for
             raise NotFoundError(error.what, hint=error.hint) from error
-        answer = find(self._hall.paths.answers, parts)
-        if not reaches(team, answer.team):
-            raise NotFoundError("this is not an answer id of this key's team", where=answer_id[:80])
+        kept = self._archive.look(parts)
         self._hall.sequencer.flush()
-        root = segment_root(self._hall.paths.answers, answer)
-        return trace(self._hall.catalogue, self._hall.anchored, answer, root)
+        catalogue, anchored = self._hall.catalogue, self._hall.anchored
+        if kept.answer is None and kept.state != "kept":
+            facts = IdFacts(id=answer_id, **msgspec.structs.asdict(parts))
+            proven = partial(lies_in_tree, catalogue, public_key=self._hall.keys.signer.public_key)
+            return trace_id(catalogue, anchored, facts, kept.state, sees=partial(reaches, team), proven=proven)
+        if kept.answer is None or not reaches(team, kept.answer.team):
+            raise NotFoundError("this is not an answer id of this key's team", where=answer_id[:80])
+        return trace(catalogue, anchored, kept.answer, kept.root)
 
     def report(self, app: str, team: str = EVERY_TEAM) -> Report:
         """Return what is proven about an application. Raises NotFoundError where `team` has nothing of that name."""

@@ -26,8 +26,8 @@ def local_control(paths: HallPaths, *, listen: bool = False) -> Iterator[Control
         ensure_owner(hall.catalogue, hall.keys, hall.clock)
         control = Control(hall)
         control.recover()
-        sealer = Sealer(hall.catalogue, hall.paths.answers, hall.clock)
-        sealer.seal()
+        sealer = Sealer(hall.catalogue, hall.vault, hall.paths.answers, hall.keys.answer_key, hall.clock)
+        sealer.attempt()
         control.watch(lambda: sealer.problems)
         with _listening(control, hall) if listen else nullcontext():
             yield control

@@ -28,7 +28,7 @@ from datahall.core.records import (
     RouteTable,
 )
 from datahall.deploy.admission import Admission
-from datahall.deploy.table import TABLE_ID, next_table, routed_by
+from datahall.deploy.table import TABLE_ID, next_table, routed_by, routes_body
 from datahall.policy import rollout
 from datahall.security.access import key_grants
 
@@ -236,7 +236,9 @@ class Reconciler:
             return False
         replicas = {replica.id: replica for replica in self._living()}
         new = next_table(table, lines, deployments, bundles, replicas, keys, self._clock.now_ns())
-        self._act("routes.published", {"revision": new.revision}, Change(old=table, new=new))
+        self._act(
+            "routes.published", {"revision": new.revision, "routes": routes_body(new)}, Change(old=table, new=new)
+        )
         self._hand_out(new)
         return True
 

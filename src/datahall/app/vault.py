@@ -90,7 +90,7 @@ class Vault:
         artifact = self._catalogue.get(Artifact, f"{team}/{digest}")
         body = {"artifact": artifact.id, "object": artifact.object}
         self._catalogue.act(Act(kind="artifact.erased", actor=actor, body=body, changes=(Change(old=artifact),)))
-        self._blobs.delete(artifact.object, team=team)
+        self.remove(artifact)
 
     def rewrap(self, *, actor: str, told: Callable[[int, int], None] = lambda _done, _all: None) -> int:
         """Wrap every data key that lies under an older master key under the newest; return how many.
@@ -121,6 +121,10 @@ class Vault:
         bound = {"team": artifact.team, "object": artifact.object}
         key = self._keys.unwrap(artifact.wrapped_key, **bound)
         return msgspec.structs.replace(artifact, wrapped_key=self._keys.wrap(key, **bound))
+
+    def remove(self, artifact: Artifact) -> None:
+        """Remove the object of an artifact that the catalogue no longer knows, and with it the last that it said."""
+        self._blobs.delete(artifact.object, team=artifact.team)
 
     def _has(self, name: str) -> bool:
         try:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import secrets
+from typing import Final
 
 from datahall.core.ports.clock import Clock
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 NAME_RULE = "a lower-case letter, then letters, digits, - or _, 63 at most"
+
+HALL_TEAM: Final = "hall.own"
+"""To whom the hall's own artifacts belong, such as its answer log; with its dot no name of a team that somebody has."""
 
 
 def is_name(text: str) -> bool:

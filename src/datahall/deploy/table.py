@@ -22,6 +22,20 @@ def routed_by(table: RouteTable | None) -> tuple[Routed, ...]:
     )
 
 
+def routes_body(table: RouteTable) -> list[dict[str, str]]:
+    """Return what the ledger keeps of a table for good: an answer id names its revision, so it proves what answered."""
+    return [
+        {
+            "app": route.app,
+            "team": route.team,
+            "deployment": route.deployment,
+            "version": route.version,
+            "bundle": route.bundle,
+        }
+        for route in table.routes
+    ]
+
+
 def next_table(
     before: RouteTable | None,
     routed: Iterable[Routed],

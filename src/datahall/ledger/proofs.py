@@ -6,6 +6,8 @@ import msgspec
 
 from datahall.core.errors import IntegrityError, NotFoundError
 from datahall.core.ports import LedgerStore
+from datahall.core.records import Entry
+from datahall.ledger.bodies import entry_body
 from datahall.ledger.checkpoint import verify_note
 from datahall.ledger.tree import consistency_proof, inclusion_proof, leaf_hash, verify_consistency, verify_inclusion
 
@@ -41,6 +43,19 @@ def check_inclusion(proof: InclusionProof, public_key: bytes) -> None:
     leaf = leaf_hash(proof.entry)
     if not verify_inclusion(leaf, proof.seq, checkpoint.size, proof.path, checkpoint.root):
         raise IntegrityError(f"entry {proof.seq} is not what lies under the checkpoint of {checkpoint.size} entries")
+
+
+def lies_in_tree(store: LedgerStore, entry: Entry, *, public_key: bytes) -> bool:
+    """Return whether an entry lies, exactly so, under the newest signed checkpoint; False before the tree reaches it.
+
+    Raises IntegrityError where the tree says something else.
+    """
+    try:
+        proof = prove_inclusion(store, entry.seq)
+    except NotFoundError:
+        return False
+    check_inclusion(msgspec.structs.replace(proof, entry=entry_body(entry)), public_key)
+    return True
 
 
 def check_extends(store: LedgerStore, held_note: str, public_key: bytes) -> None:

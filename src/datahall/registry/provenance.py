@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,7 +12,6 @@ from datahall.core.errors import DatahallError, NotFoundError
 from datahall.core.ports import Catalogue
 from datahall.core.records import (
     Answer,
-    AnswerSegment,
     Bundle,
     Candidate,
     Deployment,
@@ -26,6 +25,7 @@ from datahall.core.records import (
     Version,
 )
 from datahall.registry.exhibits import Anchored
+from datahall.registry.segments import segments_holding
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +45,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool
     sealed: bool
     """Whether the answer's own record lies under the ledger; its id proves version and bundle before that."""
+    record: Literal["kept", "lost", "erased"] = "kept"
+    """Whether the answer's own record is still there; else the links follow what its id alone proves."""
     links: tuple[Link, ...]
     problems: tuple[str, ...]
 
@@ -55,18 +57,8 @@ def trace(catalogue: Catalogue, anchored: Anchored, answer: Answer, segment_root
     `segment_root` is the Merkle root recomputed from the sealed segment that holds the answer's record, None while
     that segment is still being written. Never raises for a broken chain: `problems` says what is wrong.
     """
-    links: list[Link] = [_answer_link(answer)]
-    problems: list[str] = []
-    records: list[Record] = []
-    try:
-        for record, facts in _chain(catalogue, answer):
-            records.append(record)
-            links.append(_link(anchored, record, facts))
-    except NotFoundError as error:
-        problems.append(f"a link is missing: {error.what}")
-    except DatahallError as error:
-        problems.append(f"a link was changed: {error.what}")
-    problems += [f"{link.noun} {link.id}: {link.problem}" for link in links if link.problem]
+    found, problems, records = follow(anchored, _chain(catalogue, answer))
+    links = [_answer_link(answer), *found]
     problems += _misfits(answer, records)
     sealed = False
     if segment_root is not None:
@@ -81,12 +73,36 @@ def trace(catalogue: Catalogue, anchored: Anchored, answer: Answer, segment_root
     )
 
 
-def _chain(catalogue: Catalogue, answer: Answer) -> Iterator[tuple[Record, dict[str, Any]]]:
+Chain = Iterator[tuple[Record, dict[str, Any]]]
+
+
+def follow(anchored: Anchored, chain: Chain) -> tuple[list[Link], list[str], list[Record]]:
+    """Return the links of a chain up to where it breaks, what is wrong with them, and their records."""
+    links: list[Link] = []
+    problems: list[str] = []
+    records: list[Record] = []
+    try:
+        for record, facts in chain:
+            records.append(record)
+            links.append(_link(anchored, record, facts))
+    except NotFoundError as error:
+        problems.append(f"a link is missing: {error.what}")
+    except DatahallError as error:
+        problems.append(f"a link was changed: {error.what}")
+    return links, problems + [f"{link.noun} {link.id}: {link.problem}" for link in links if link.problem], records
+
+
+def _chain(catalogue: Catalogue, answer: Answer) -> Chain:
     replica = catalogue.get(Replica, answer.replica)
     yield replica, {"machine": replica.node_class, "isolation": replica.isolation, "pid": replica.pid}
-    deployment = catalogue.get(Deployment, answer.deployment)
+    yield from chain_from(catalogue, answer.deployment, answer.version, answer.bundle)
+
+
+def chain_from(catalogue: Catalogue, deployment_id: str, version_id: str, bundle_id: str) -> Chain:
+    """Yield what a deployment came from, each record with the facts to show about it. Raises DatahallError."""
+    deployment = catalogue.get(Deployment, deployment_id)
     yield deployment, {"version": deployment.version, "opened": iso(deployment.opened_at_ns)}
-    version = catalogue.get(Version, answer.version)
+    version = catalogue.get(Version, version_id)
     yield version, {"number": version.semver, "parent": version.parent, "registered": iso(version.registered_at_ns)}
     verdict = catalogue.get(Verdict, version.verdict)
     yield verdict, {"outcome": verdict.outcome, "policy": verdict.policy, "reason": verdict.reason}
@@ -96,7 +112,7 @@ def _chain(catalogue: Catalogue, answer: Answer) -> Iterator[tuple[Record, dict[
             yield evidence, {"claim": finding.claim, "outcome": finding.outcome, "found": finding.reason}
     candidate = catalogue.get(Candidate, version.candidate)
     yield candidate, {"name": candidate.name, "serial": candidate.serial}
-    bundle = catalogue.get(Bundle, answer.bundle)
+    bundle = catalogue.get(Bundle, bundle_id)
     yield bundle, {"engine": bundle.manifest.engine, "threshold": bundle.manifest.threshold}
     run = catalogue.get(Run, candidate.run)
     yield (
@@ -171,14 +187,9 @@ def _misfits(answer: Answer, records: list[Record]) -> list[str]:
 
 
 def _sealed(catalogue: Catalogue, anchored: Anchored, answer: Answer, root: str) -> tuple[bool, str]:
-    segments = [
-        segment
-        for segment in catalogue.find(AnswerSegment, gateway=answer.gateway)
-        if segment.first_sequence <= answer.sequence < segment.first_sequence + segment.num_answers
-    ]
-    if not segments:
+    segment = next(segments_holding(catalogue, answer.gateway, answer.sequence, answer.at_ns), None)
+    if segment is None:
         return False, ""
-    segment = segments[0]
     if segment.root != root:
         return False, f"answer segment {segment.id} was altered after it was sealed"
     try:

@@ -16,6 +16,9 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Of a request that goes on to control; it is never held whole."""
     max_held_bytes: int = 256 << 20
     """Of all bodies together."""
+    max_spool_bytes: int = 1 << 30
+    """Of answer log segments that wait to be taken into the blob store, some three million answers; beyond, requests
+    get 507: an answer without a record is never given."""
     max_head_bytes: int = 32 << 10
     max_num_headers: int = 100
     max_connections: int = 1024

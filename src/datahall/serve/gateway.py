@@ -135,6 +135,10 @@ class Gateway:
             raise HttpError(
                 refusal(503, "too many requests are waiting", "try again after Retry-After", headers=headers)
             )
+        try:
+            self._recorder.check_room()
+        except DatahallError as error:
+            raise HttpError(from_error(error)) from error
         return Plan(self.limits.max_body_bytes, lambda whole, slot: self._ask(whole, slot, found, grant, lane))
 
     def hold(self, num_bytes: int) -> bool:

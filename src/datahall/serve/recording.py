@@ -61,12 +61,22 @@ class Recorder:
     def __init__(self, config: GatewayConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
-        self._log = AnswerLog(Path(config.answers), config.gateway, now_ns=clock.now_ns())
+        self._log = AnswerLog(
+            Path(config.answers),
+            config.gateway,
+            config.answer_key,
+            now_ns=clock.now_ns(),
+            max_spool_bytes=config.limits.max_spool_bytes,
+        )
 
     @property
     def num_torn_bytes(self) -> int:
         """What the last run's end left unreadable of its last segment."""
         return self._log.num_torn_bytes
+
+    def check_room(self) -> None:
+        """Raise StorageFullError where an answer could not be recorded: then it need not be worked out."""
+        self._log.check_room()
 
     def record(
         self, route: Route, revision: int, outcomes: list[tuple[Call, Outcome]], replica: str

@@ -1,81 +1,96 @@
 """The answer log: append-only segments that have every answer's record before its client has the answer.
 
-A segment is a file of `u32 length | u32 crc32 | record`, a record being an `Answer` as MessagePack. One write hands all
-records of a batch to the kernel, so a killed gateway loses none; `sync`, called every 100 ms, bounds what a power cut
-can take. The file being written is called `<gateway>-<first sequence>.open`; a full one is synced and renamed to
-`.sealed`, after which it never changes.
+A segment is a file of encrypted frames (`segment_format.py`), one frame a write, its records being `Answer`s as
+MessagePack. One write hands all records of a batch to the kernel, so a killed gateway loses none; `sync`, called every
+100 ms, bounds what a power cut can take. The file being written is called `<gateway>-<first sequence>.open`; a full one
+is ended, synced and renamed to `.sealed`, after which it never changes. Control moves sealed ones into the blob store;
+until then they spool here, up to a bound beyond which no answer is given. `<gateway>.next` holds the number with which
+the log goes on when all its segments have moved.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-import re
-import struct
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from datahall.core.canonical import digest_bytes
-from datahall.core.durable import rename, sync_data, sync_file, sync_folder
-from datahall.core.errors import IntegrityError, NotFoundError, UnavailableError
+from datahall.core.durable import remove, rename, sync_data, sync_file, sync_folder, write_atomic
+from datahall.core.errors import IntegrityError, StorageFullError, UnavailableError
 from datahall.core.records import Answer
-from datahall.serve.answers import AnswerIdParts
+from datahall.serve.segment_files import OPEN, SEALED, Segment, first_sequence, read_segment, segment_files
+from datahall.serve.segment_format import HEADER_BYTES, MAX_RECORD_BYTES, SegmentSeal, open_seal
 
-OPEN, SEALED = ".open", ".sealed"
-_NAME = re.compile(r".+-[0-9]{15}\.(open|sealed)")
-MAX_RECORD_BYTES = 1 << 16
-_HEAD = struct.Struct(">II")
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Answer)
-
-
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file holds: its answers in order, their raw bytes, and how many bytes at its end are no record."""
-
-    path: Path
-    answers: tuple[Answer, ...]
-    raw: tuple[bytes, ...]
-    num_torn_bytes: int
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_LOOK_NS = 1_000_000_000
 
 
 class AnswerLog:
     """Writes one gateway's segments. Only one may be open on a gateway's name at a time."""
 
     def __init__(
-        self, folder: Path, gateway: str, *, now_ns: int, max_records: int = 20_000, max_age_ns: int = 60_000_000_000
+        self,
+        folder: Path,
+        gateway: str,
+        key: bytes,
+        *,
+        now_ns: int,
+        max_records: int = 20_000,
+        max_age_ns: int = 60_000_000_000,
+        max_spool_bytes: int = 1 << 30,
     ) -> None:
-        """Continue where the last run of this gateway ended.
+        """Continue where the last run of this gateway ended; `key` is the hall's answer key.
 
-        A segment that it left open is cut behind its last whole record and sealed; `num_torn_bytes` says how much was
+        A segment that it left open is cut behind its last whole write and sealed; `num_torn_bytes` says how much was
         cut: the end of a write that never finished, so no client got that answer, unless power failed.
+        Raises IntegrityError where such a segment was written under another key.
         """
         self.folder = folder
         self.gateway = gateway
         self.num_torn_bytes = 0
-        self._max_records, self._max_age_ns = max_records, max_age_ns
+        self._key = key
+        self._max_records, self._max_age_ns, self._max_spool_bytes = max_records, max_age_ns, max_spool_bytes
         self._descriptor = -1
         self._path: Path | None = None
-        self._num_records = 0
+        self._seal: SegmentSeal
+        self._num_records = self._num_bytes = 0
         self._opened_at_ns = now_ns
         self._dirty = False
+        self._ended: list[Path] = []
         self.next_sequence = self._recover()
+        self._num_spooled_bytes, self._looked_at_ns = self._look(), now_ns
+
+    def check_room(self) -> None:
+        """Raise StorageFullError where no answer can be given, as too many records wait to be moved."""
+        if self._num_spooled_bytes + self._num_bytes >= self._max_spool_bytes:
+            raise StorageFullError(
+                "the answer log has no room: its segments are not taken into the blob store",
+                hint="see what holds them up: datahall ps",
+            )
 
     def append(self, answers: Iterable[Answer]) -> None:
         """Hand the records to the kernel in one write; their sequences must continue the log's.
 
-        Raises UnavailableError where they cannot be written: then the answers must not be given.
+        Raises UnavailableError where they cannot be written, StorageFullError where there is no room: then the answers
+        must not be given.
         """
+        answers = list(answers)
+        numbers = range(self.next_sequence, self.next_sequence + len(answers))
+        assert [answer.sequence for answer in answers] == list(numbers), "an answer's place tells its number"
         records = [_ENCODER.encode(answer) for answer in answers]
-        data = b"".join(_HEAD.pack(len(record), zlib.crc32(record)) + record for record in records)
+        assert all(len(record) <= MAX_RECORD_BYTES for record in records), "a record is a few hundred bytes"
+        self.check_room()
         try:
             if self._descriptor < 0:
                 self._open()
-            end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-            self._write(data, end)
+            self._write(self._seal.frame(records, offset=self._num_bytes, index=self._num_records))
         except OSError as error:
-            raise UnavailableError(
+            kind = StorageFullError if error.errno in _FULL else UnavailableError
+            raise kind(
                 f"the answer log cannot be written: {error.strerror}", hint="free some disk space, then ask again"
             ) from error
         self.next_sequence += len(records)
@@ -105,17 +120,24 @@ class AnswerLog:
 
     def rotate(self, now_ns: int, *, force: bool = False) -> Path | None:
         """Seal the segment if it is full, a minute old, or `force`; return the sealed file, if any."""
+        if now_ns - self._looked_at_ns >= _LOOK_NS:
+            self._num_spooled_bytes, self._looked_at_ns = self._look(), now_ns
         if self._path is None:
             self._opened_at_ns = now_ns
-            return None
+            return self._seal_ended()
         old = now_ns - self._opened_at_ns >= self._max_age_ns
         if not (old or force or self._num_records >= self._max_records):
-            return None
-        self.sync()
+            return self._seal_ended()
+        _remember(self.folder, self.gateway, self.next_sequence)
+        os.ftruncate(self._descriptor, self._num_bytes)
+        self._write(self._seal.end(offset=self._num_bytes, num_records=self._num_records))
+        # Nothing may follow the end, so whatever fails from here on, the next append begins another file.
+        self._ended.append(self._path)
         os.close(self._descriptor)
-        sealed = _seal(self._path)
-        self._descriptor, self._path, self._num_records, self._opened_at_ns = -1, None, 0, now_ns
-        return sealed
+        self._num_spooled_bytes += self._num_bytes
+        self._descriptor, self._path, self._num_records, self._num_bytes = -1, None, 0, 0
+        self._opened_at_ns, self._dirty = now_ns, False
+        return self._seal_ended()
 
     def close(self, now_ns: int) -> None:
         """Seal what is open."""
@@ -123,123 +145,101 @@ class AnswerLog:
 
     def _open(self) -> None:
         path = self.folder / f"{self.gateway}-{self.next_sequence:015d}{OPEN}"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._path = path
-        sync_folder(self.folder, at="answers.open")
+        seal = SegmentSeal(self._key, self.gateway, self.next_sequence)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, seal.header())
+            sync_data(descriptor, at="answers.header")
+            sync_folder(self.folder, at="answers.open")
+        except OSError:
+            os.close(descriptor)
+            remove(path, at="answers.undo")
+            raise
+        self._descriptor, self._path, self._seal, self._num_bytes = descriptor, path, seal, HEADER_BYTES
 
-    def _write(self, data: bytes, end: int) -> None:
-        """Write all of `data`, or leave the file ending at `end` as it was."""
+    def _write(self, data: bytes) -> None:
+        """Write all of `data` behind what is there, or leave the file as it was."""
+        end = self._num_bytes
         try:
             written = 0
             while written < len(data):
-                written += os.write(self._descriptor, data[written:])
+                written += os.pwrite(self._descriptor, data[written:], end + written)
         except OSError:
-            os.ftruncate(self._descriptor, end)
-            os.lseek(self._descriptor, end, os.SEEK_SET)
+            with contextlib.suppress(OSError):  # a sick disk: the next write goes over what stayed
+                os.ftruncate(self._descriptor, end)
             raise
+        self._num_bytes = end + len(data)
+
+    def _seal_ended(self) -> Path | None:
+        """Seal what has its end; where that fails, the next call tries again."""
+        sealed = None
+        while self._ended:
+            sealed = _seal(self._ended[0])
+            del self._ended[0]
+        return sealed
 
     def _recover(self) -> int:
-        last = -1
         files = segment_files(self.folder, self.gateway)
-        for path in [path for path in files[:-1] if path.suffix == OPEN] + files[-1:]:
-            segment = read_segment(path)
+        following = _remembered(self.folder, self.gateway)
+        if following is None:  # nothing was sealed so far, unless somebody removed it: then the last file tells
+            whole = [read_segment(path, self._key) for path in files[-1:] if path.suffix == SEALED]
+            following = max((first_sequence(one.path) + len(one.raw) for one in whole), default=0)
+        for path in files:
             if path.suffix == OPEN:
+                segment = read_segment(path, self._key)
                 self.num_torn_bytes += segment.num_torn_bytes
-                if segment.num_torn_bytes:
-                    os.truncate(path, path.stat().st_size - segment.num_torn_bytes)
-                _seal(path)
-            last = max(last, first_sequence(path) - 1, *(answer.sequence for answer in segment.answers[-1:]))
-        return last + 1
+                following = max(following, first_sequence(path) + len(segment.raw))
+                self._finish(segment, following)
+        return following
+
+    def _finish(self, segment: Segment, following: int) -> None:
+        """Seal what an earlier run left open, or remove it if it holds nothing."""
+        path = segment.path
+        if not segment.raw:
+            remove(path, at="answers.empty")
+            return
+        if not segment.ended:
+            data = path.read_bytes()
+            size = len(data) - segment.num_torn_bytes
+            seal = open_seal(data, self._key, self.gateway, first_sequence(path))
+            assert seal is not None, "records were read, so there is a header"
+            os.truncate(path, size)
+            with path.open("ab") as file:
+                file.write(seal.end(offset=size, num_records=len(segment.raw)))
+        _remember(self.folder, self.gateway, following)
+        _seal(path)
+
+    def _look(self) -> int:
+        """Return how many bytes of this gateway's wait to be moved, without the segment that is being written."""
+        total = 0
+        for path in segment_files(self.folder, self.gateway):
+            try:
+                total += 0 if path == self._path else path.stat().st_size
+            except FileNotFoundError:  # moved since it was listed
+                continue
+        return total
 
 
-def segment_files(folder: Path, gateway: str | None = None) -> list[Path]:
-    """Return the segments in `folder`, of one gateway or of all, ordered by gateway and first sequence.
-
-    Whatever else somebody has put there is passed over.
-    """
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if _NAME.fullmatch(path.name) and (gateway is None or _gateway_of(path) == gateway)
-    )
+def _marker(folder: Path, gateway: str) -> Path:
+    return folder / f"{gateway}.next"
 
 
-def read_segment(path: Path) -> Segment:
-    """Return everything in one segment up to the first byte that is no whole record.
-
-    Raises IntegrityError where a sealed segment has such a byte: sealed files are whole.
-    """
-    path, data = _read(path)
-    answers, raw, offset = [], [], 0
-    while offset + _HEAD.size <= len(data):
-        length, crc = _HEAD.unpack_from(data, offset)
-        record = data[offset + _HEAD.size : offset + _HEAD.size + length]
-        if length > MAX_RECORD_BYTES or len(record) < length or zlib.crc32(record) != crc:
-            break
-        try:
-            answers.append(_DECODER.decode(record))
-        except msgspec.DecodeError:
-            break
-        raw.append(record)
-        offset += _HEAD.size + length
-    torn = len(data) - offset
-    if torn and path.suffix == SEALED:
-        raise IntegrityError(f"the last {torn} bytes are not a record", where=path.name)
-    return Segment(path=path, answers=tuple(answers), raw=tuple(raw), num_torn_bytes=torn)
+def _remember(folder: Path, gateway: str, following: int) -> None:
+    write_atomic(_marker(folder, gateway), b"%d\n" % following, at="answers.next")
 
 
-def segment_leaves(path: Path) -> list[bytes]:
-    """Return one 32-byte leaf for each record, in order: the SHA-256 of the record, which holds its own random salt.
-
-    A leaf tells nothing about its record to anyone who does not have it, so it can stay when the record is erased.
-    """
-    return [bytes.fromhex(digest_bytes(record)) for record in read_segment(path).raw]
-
-
-def find(folder: Path, parts: AnswerIdParts) -> Answer:
-    """Return the record of the answer that an opened id speaks of.
-
-    Raises NotFoundError where it was erased by retention, or lost in a power cut.
-    """
-    candidates = [path for path in segment_files(folder, parts.gateway) if first_sequence(path) <= parts.sequence]
-    for path in reversed(candidates):
-        for answer in read_segment(path).answers:
-            if answer.sequence == parts.sequence and answer.at_ns // 1_000_000 == parts.at_ns // 1_000_000:
-                return answer
-        break
-    raise NotFoundError(
-        "the answer was given by this hall, but its record is no longer kept",
-        hint="answers are kept as long as the application's retention says",
-    )
-
-
-def locate(folder: Path, answer: Answer) -> tuple[Path, int]:
-    """Return the segment of an answer, and its place among the segment's leaves. Raises NotFoundError."""
-    for path in reversed(segment_files(folder, answer.gateway)):
-        if first_sequence(path) <= answer.sequence:
-            segment = read_segment(path)
-            for index, found in enumerate(segment.answers):
-                if found.id == answer.id:
-                    return segment.path, index
-    raise NotFoundError("no segment holds this answer")
-
-
-def first_sequence(path: Path) -> int:
-    """Return the sequence with which a segment begins, as its name says."""
-    return int(path.stem.rpartition("-")[2])
-
-
-def _read(path: Path) -> tuple[Path, bytes]:
-    """Return a segment's bytes, also where its gateway sealed it a moment ago."""
+def _remembered(folder: Path, gateway: str) -> int | None:
+    path = _marker(folder, gateway)
     try:
-        return path, path.read_bytes()
+        return int(path.read_bytes())
     except FileNotFoundError:
-        sealed = path.with_suffix(SEALED)
-        return sealed, sealed.read_bytes()
-
-
-def _gateway_of(path: Path) -> str:
-    return path.stem.rpartition("-")[0]
+        return None
+    except ValueError as error:
+        raise IntegrityError(
+            "this file does not hold the number of the gateway's next answer",
+            where=str(path),
+            hint="write into it a number higher than any that the gateway gave out",
+        ) from error
 
 
 def _seal(path: Path) -> Path:

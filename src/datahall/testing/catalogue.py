@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import pytest
 
-from datahall.core.errors import ConflictError, DatahallError, IntegrityError, NotFoundError
+from datahall.core.errors import ConflictError, DatahallError, IntegrityError, NotFoundError, RepeatedError
 from datahall.core.ports import Catalogue, LedgerStore
-from datahall.core.records import Act, ApiKey, App, Change, Checkpoint, Entry, Policy, Touched
+from datahall.core.records import Act, ApiKey, App, Artifact, Call, Change, Checkpoint, Entry, Garbage, Policy, Touched
 from datahall.ledger.bodies import entry_body, record_digest
+
+T = TypeVar("T")
 
 
 class Store(Catalogue, LedgerStore, Protocol):
@@ -146,23 +149,72 @@ class CatalogueContract:
 
     def test_of_raced_changes_exactly_one_wins(self, catalogue: Store) -> None:
         declare(catalogue, app())
-        num_threads, lost, start = 8, [], threading.Barrier(8)
-
-        def race(number: int) -> None:
-            start.wait()
-            try:
-                declare(catalogue, app(digest=f"by {number}"), app())
-            except DatahallError as error:
-                lost.append(error)
-
-        threads = [threading.Thread(target=race, args=(number,)) for number in range(num_threads)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(lost) == num_threads - 1
+        done, lost = _at_once(8, lambda number: declare(catalogue, app(digest=f"by {number}"), app()))
+        assert (len(done), len(lost)) == (1, 7)
         assert all(isinstance(error, ConflictError) for error in lost)
         assert [entry.seq for entry in catalogue.entries()] == [0, 1]
+
+    def test_a_record_that_excludes_another_refuses_it(self, catalogue: Store) -> None:
+        garbage = Garbage(id="ward/obj_1", team="ward", object="obj_1")
+        catalogue.act(Act(kind="blobs.condemned", actor="t", changes=(Change(new=garbage),)))
+        with pytest.raises(ConflictError, match="garbage 'ward/obj_1' stands in the way"):
+            catalogue.act(_naming("obj_1"))
+        assert catalogue.act(_naming("obj_2")).seq == 1
+        catalogue.act(Act(kind="blobs.pardoned", actor="t", changes=(Change(old=garbage),)))
+        assert catalogue.act(_naming("obj_1")).seq == 3
+
+    def test_of_a_name_and_its_condemnation_at_once_one_comes_first(self, catalogue: Store) -> None:
+        """Either the object is named, or it is condemned and the name refused; a condemner looks for names again."""
+
+        def work(number: int) -> Entry:
+            if number:
+                return catalogue.act(_naming("obj_1"))
+            changes = (Change(new=Garbage(id="ward/obj_1", team="ward", object="obj_1")),)
+            return catalogue.act(Act(kind="blobs.condemned", actor="t", changes=changes))
+
+        done, refused = _at_once(2, work)
+        assert [type(error) for error in refused] == [ConflictError] * (2 - len(done))
+        kinds = [entry.kind for entry in catalogue.entries()]
+        assert kinds in (["step.completed", "blobs.condemned"], ["blobs.condemned"])
+
+    def test_a_call_is_done_once_and_its_answer_kept(self, catalogue: Store) -> None:
+        assert catalogue.reply("ann/1", "what") is None
+        catalogue.act(_called("first"))
+        with pytest.raises(RepeatedError):
+            catalogue.act(_called("second"))
+        assert catalogue.reply("ann/1", "what") == b"sealed"
+        assert [found.id for found in catalogue.find(App)] == ["first"]
+        assert len(catalogue.entries()) == 1
+
+    def test_a_key_that_was_used_for_another_request_is_a_conflict(self, catalogue: Store) -> None:
+        catalogue.act(_called("first"))
+        for ask in (lambda: catalogue.reply("ann/1", "else"), lambda: catalogue.act(_called("b", request="else"))):
+            with pytest.raises(ConflictError, match="used for another request") as caught:
+                ask()
+            assert not isinstance(caught.value, RepeatedError)
+        assert catalogue.reply("bob/1", "else") is None
+
+    def test_a_refused_act_does_not_use_up_its_call(self, catalogue: Store) -> None:
+        declare(catalogue, app("first"))
+        with pytest.raises(ConflictError, match="exists already"):
+            catalogue.act(_called("first"))
+        assert catalogue.reply("ann/1", "what") is None
+        assert catalogue.act(_called("second")).seq == 1
+
+    def test_of_calls_made_at_once_with_one_key_one_has_an_effect(self, catalogue: Store) -> None:
+        done, refused = _at_once(8, lambda number: catalogue.act(_called(f"app-{number}", reply=b"%d" % number)))
+        assert len(done) == 1
+        assert [type(error) for error in refused] == [RepeatedError] * 7
+        assert [found.id for found in catalogue.find(App)] == [done[0].touched[0].id]
+        assert catalogue.reply("ann/1", "what") == done[0].touched[0].id.removeprefix("app-").encode()
+
+    def test_acts_of_many_threads_are_all_written(self, catalogue: Store) -> None:
+        done, refused = _at_once(8, lambda number: [declare(catalogue, app(f"{number}-{turn}")) for turn in range(10)])
+        assert refused == []
+        written = sorted((entry for entries in done for entry in entries), key=lambda entry: entry.seq)
+        assert catalogue.entries() == written
+        assert [entry.seq for entry in written] == list(range(80))
+        assert len(catalogue.find(App)) == 80
 
 
 class LedgerStoreContract:
@@ -210,6 +262,37 @@ class LedgerStoreContract:
                 catalogue.integrate({(0, 5): b"x" * 32}, checkpoint(size))
         assert catalogue.checkpoint() == checkpoint(2)
         assert catalogue.nodes([(0, 1)]) == [b"b" * 32]
+
+
+def _naming(name: str) -> Act:
+    artifact = Artifact(
+        id=f"art_{name}", team="ward", object=name, digest="0", size_bytes=1, wrapped_key=b"", media_type="text/plain"
+    )
+    return Act(kind="step.completed", actor="t", changes=(Change(new=artifact),))
+
+
+def _called(name: str, *, request: str = "what", reply: bytes = b"sealed") -> Act:
+    call = Call(id="ann/1", request=request, reply=reply)
+    return Act(kind="app.declared", actor="t", changes=(Change(new=app(name)),), call=call)
+
+
+def _at_once(num_threads: int, work: Callable[[int], T]) -> tuple[list[T], list[DatahallError]]:
+    """Run `work(number)` in threads that start together; return what they returned, and what they were refused with."""
+    start, done, refused = threading.Barrier(num_threads), list[T](), list[DatahallError]()
+
+    def run(number: int) -> None:
+        start.wait()
+        try:
+            done.append(work(number))
+        except DatahallError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return done, refused
 
 
 def checkpoint(size: int) -> Checkpoint:

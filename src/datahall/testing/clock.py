@@ -38,6 +38,20 @@ class AutoClock:
             self._now_ns += round(seconds * 1_000_000_000)
 
 
+class JumpingClock(AutoClock):
+    """As AutoClock, on a machine whose wall clock is set to another time now and then."""
+
+    _off_ns = 0
+
+    def now_ns(self) -> int:
+        """Return nanoseconds since 1970-01-01 UTC, as the wall clock shows them."""
+        return super().now_ns() + self._off_ns
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forth, or back; no time passes."""
+        self._off_ns += round(seconds * 1_000_000_000)
+
+
 if TYPE_CHECKING:
     from datahall.core.ports import Clock
 

@@ -61,7 +61,7 @@ def _serve(hall: Hall) -> int:
     control.watch(reconciler.problems)
     control.keys_changed = reconciler.settle
     control.watch(lambda: tuple(problems))
-    sealer = Sealer(hall.catalogue, hall.paths.answers, hall.clock)
+    sealer = Sealer(hall.catalogue, hall.vault, hall.paths.answers, hall.keys.answer_key, hall.clock)
     sealing = threading.Thread(
         target=seal_on, args=(sealer, partial(ending.wait, SEAL_SECONDS), problems), name="sealer", daemon=True
     )
@@ -75,7 +75,7 @@ def _serve(hall: Hall) -> int:
         sealing.join()
         collecting.join()
         reconciler.stop()
-        sealer.seal()
+        sealer.attempt()
     return 0
 
 

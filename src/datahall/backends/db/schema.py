@@ -8,9 +8,9 @@ from functools import cache
 
 from sqlalchemy import Dialect
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateIndex, CreateSequence, CreateTable
 
-from datahall.backends.db.tables import METADATA, REVISION
+from datahall.backends.db.tables import METADATA, REVISION, entry_seq
 from datahall.core.errors import SchemaError, UserError
 
 APPLICATION_ID = 0x44415448  # "DATH", so that a stranger's database is never taken for a hall
@@ -75,11 +75,13 @@ def check_revision(revision: str, where: str) -> None:
 
 @cache
 def definitions(dialect: Dialect | None = None) -> tuple[str, ...]:
-    """Return the statements that make every table and index."""
+    """Return the statements that make every table and index, in Postgres also the sequence of entries' numbers."""
     return tuple(_definitions(dialect or sqlite.dialect()))
 
 
 def _definitions(dialect: Dialect) -> Iterator[str]:
+    if dialect.supports_sequences:
+        yield str(CreateSequence(entry_seq).compile(dialect=dialect))
     for table in METADATA.sorted_tables:
         yield str(CreateTable(table).compile(dialect=dialect))
         for index in sorted(table.indexes, key=lambda index: str(index.name)):

@@ -14,7 +14,7 @@ from datahall.backends.db.engines import open_engines, said_plainly
 from datahall.backends.db.group import Group
 from datahall.backends.db.leases import Leases
 from datahall.backends.db.reading import Reads
-from datahall.backends.db.statements import Cursor, Statements
+from datahall.backends.db.statements import CALLS_KEPT, Cursor, Statements
 from datahall.core.errors import DatahallError
 from datahall.core.ports import Clock
 from datahall.core.records import Act, Checkpoint, Entry, Lease
@@ -22,9 +22,6 @@ from datahall.ledger.bodies import read_entry
 
 T = TypeVar("T")
 _Work = PreparedAct | Callable[[Cursor], Any]
-
-_CALLS_KEPT = 100_000
-"""How many of the newest acts keep their idempotency keys. Counted, not timed: no clock that jumps can forget one."""
 
 
 class SqliteCatalogue(Reads):
@@ -74,7 +71,7 @@ class SqliteCatalogue(Reads):
 
         def work(cursor: Cursor) -> None:
             self._sql.run(cursor, "UPDATE leases SET holder = '' WHERE holder <> ?", self.leases.holder)
-            self._sql.run(cursor, "DELETE FROM calls WHERE seq < ?", self._sql.next_seq(cursor) - _CALLS_KEPT)
+            self._sql.run(cursor, "DELETE FROM calls WHERE seq < ?", self._sql.next_seq(cursor) - CALLS_KEPT)
 
         self.transact(work)
 

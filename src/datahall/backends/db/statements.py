@@ -13,6 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+CALLS_KEPT = 100_000
+"""How many of the newest acts keep their idempotency keys. Counted, not timed: no clock that jumps can forget one."""
+
 
 class Cursor(Protocol):
     """What the drivers of both databases have in common (PEP 249)."""

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
-from sqlalchemy import BigInteger, Column, ColumnElement, Computed, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Computed,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    Table,
+    Text,
+)
 from sqlalchemy.ext.compiler import compiles
 
 from datahall.core.records import CATALOGUE_RECORDS, Record
@@ -16,15 +30,21 @@ METADATA = MetaData()
 Int = Integer().with_variant(BigInteger(), "postgresql")
 """64 bits: what SQLite's STRICT tables call INTEGER."""
 
-schema = Table("alembic_version", METADATA, Column("version_num", Text, primary_key=True), sqlite_strict=True)
+Str = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that is ordered by its bytes, whatever the language of the server."""
+
+entry_seq = Sequence("entry_seq", start=0, minvalue=0, cache=1)
+"""Numbers of entries in Postgres; never part of `METADATA`, since SQLite counts the rows instead."""
+
+schema = Table("alembic_version", METADATA, Column("version_num", Str, primary_key=True), sqlite_strict=True)
 """One row, the revision of this database: Alembic's own table, which a start reads without loading Alembic."""
 
 entries = Table(
     "entries",
     METADATA,
     Column("seq", Int, primary_key=True, autoincrement=False),
-    Column("kind", Text, nullable=False),
-    Column("app", Text),
+    Column("kind", Str, nullable=False),
+    Column("app", Str),
     Column("body", LargeBinary, nullable=False),
     sqlite_strict=True,
 )
@@ -42,8 +62,8 @@ vouchers = Table(
 touched = Table(
     "touched",
     METADATA,
-    Column("kind", Text, primary_key=True),
-    Column("id", Text, primary_key=True),
+    Column("kind", Str, primary_key=True),
+    Column("id", Str, primary_key=True),
     Column("seq", Int, primary_key=True, autoincrement=False),
     sqlite_strict=True,
     sqlite_with_rowid=False,
@@ -65,9 +85,9 @@ checkpoints = Table(
     "checkpoints",
     METADATA,
     Column("size", Int, primary_key=True, autoincrement=False),
-    Column("origin", Text, nullable=False),
+    Column("origin", Str, nullable=False),
     Column("root", LargeBinary, nullable=False),
-    Column("note", Text, nullable=False),
+    Column("note", Str, nullable=False),
     sqlite_strict=True,
 )
 """Every signed tree head, newest the largest."""
@@ -75,8 +95,8 @@ checkpoints = Table(
 leases = Table(
     "leases",
     METADATA,
-    Column("name", Text, primary_key=True),
-    Column("holder", Text, nullable=False),
+    Column("name", Str, primary_key=True),
+    Column("holder", Str, nullable=False),
     Column("token", Int, nullable=False),
     Column("beats", Int, nullable=False),
     Column("ttl_ms", Int, nullable=False),
@@ -87,9 +107,9 @@ leases = Table(
 calls = Table(
     "calls",
     METADATA,
-    Column("id", Text, primary_key=True),
+    Column("id", Str, primary_key=True),
     Column("seq", Int, nullable=False, index=True),
-    Column("request", Text, nullable=False),
+    Column("request", Str, nullable=False),
     Column("reply", LargeBinary, nullable=False),
     sqlite_strict=True,
 )
@@ -112,23 +132,30 @@ def _in_sqlite(element: BodyField, _compiler: object, **_options: object) -> str
 
 @compiles(BodyField, "postgresql")
 def _in_postgres(element: BodyField, _compiler: object, **_options: object) -> str:
-    text = f"body::jsonb ->> '{element.field}'"
+    # Postgres has no text with a NUL, and refuses to read JSON that holds one anywhere.
+    text = rf"replace(body, '\u0000', '\ufffd')::json ->> '{element.field}'"
     return f"({text})::bigint" if element.integer else text
+
+
+@compiles(Computed, "postgresql")
+def _stored_in_postgres(element: Computed, compiler: Any, **_options: object) -> str:
+    body = compiler.sql_compiler.process(element.sqltext, include_table=False, literal_binds=True)
+    return f"GENERATED ALWAYS AS ({body}) STORED"  # the only kind before Postgres 18
 
 
 def _record_table(kind: type[Record]) -> Table:
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     # The database itself computes each indexed column from the body, so the two can never disagree.
     indexed = [
-        Column(name, Int if types[name] is int else Text, Computed(BodyField(name, integer=types[name] is int)))
+        Column(name, Int if types[name] is int else Str, Computed(BodyField(name, integer=types[name] is int)))
         for name in kind.INDEX
     ]
     table = Table(
         f"record_{kind.KIND}",
         METADATA,
-        Column("id", Text, primary_key=True),
+        Column("id", Str, primary_key=True),
         Column("seq", Int, nullable=False),
-        Column("body", Text, nullable=False),
+        Column("body", Str, nullable=False),
         *indexed,
         sqlite_strict=True,
     )

@@ -39,14 +39,20 @@ class AnswerSegment(Record, frozen=True, kw_only=True):
     """A sealed stretch of one gateway's answer log; `id` is its file's stem.
 
     `root` is the Merkle root (RFC 6962) over one leaf for each answer, so that a record can be erased and the rest
-    still be proven.
+    still be proven. `digest` names the artifact of the hall's own that holds the records.
     """
 
     KIND: ClassVar[str] = "answer_segment"
-    INDEX: ClassVar[tuple[str, ...]] = ("gateway",)
+    INDEX: ClassVar[tuple[str, ...]] = ("gateway", "hour")
 
     gateway: str
     first_sequence: int
     num_answers: int
+    num_erased: int = 0
     root: str
+    digest: str
+    hour: int
+    """In which its first answer was given, in hours since 1970: an answer's id carries its time, so it is found by it."""
+    first_at_ns: int
+    last_at_ns: int
     sealed_at_ns: int

@@ -29,12 +29,14 @@ EntryKind = Literal[
     "replica.changed",
     "routes.published",
     "answers.sealed",
+    "entry.void",
     "run.answered",
     "blobs.condemned",
     "blobs.pardoned",
     "artifact.erased",
     "keys.rotated",
     "keys.rewrapped",
+    "answers.erased",
 ]
 
 

@@ -43,12 +43,20 @@ def show_provenance(found: Provenance) -> None:
             Padding(f"{mark} [bold]{link.noun}[/bold] {escape(_short(link.id))}", (0, 0, 0, indent), expand=False)
         )
         out.print(Padding(f"[dim]{escape(_facts(link))}[/dim]", (0, 0, 0, indent + 2), expand=False))
-    sealed = "sealed in the ledger" if found.sealed else "not sealed yet; its id proves version and bundle until then"
-    out.print(f"\nthe answer's own record: {sealed}")
+    out.print(f"\nthe answer's own record: {_record(found)}")
     for problem in found.problems:
         out.print(f"[red]problem:[/red] {escape(problem)}")
     word = "[green]verified[/green]" if found.verified else "[red]NOT verified[/red]"
     out.print(f"{word}: {sum(link.proven for link in found.links)} of {len(found.links)} links proven")
+
+
+def _record(found: Provenance) -> str:
+    if found.record == "kept":
+        return "sealed in the ledger" if found.sealed else "not sealed yet; its id proves version and bundle until then"
+    versions: list[str] = next((link.facts["versions"] for link in found.links if link.noun == "routes"), [])
+    proves = "which version gave it" if len(versions) == 1 else "that one of the versions above gave it"
+    why = " (a power cut can take the last 0.1 s)" if found.record == "lost" else ""
+    return f"record {found.record}{why}; its id proves {proves}"
 
 
 def _facts(link: Link) -> str:

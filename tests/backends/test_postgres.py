@@ -1,0 +1,325 @@
+"""What the Postgres backend promises beyond the contracts: no gap stays, nobody waits for strangers, nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from datahall.backends.db import advisory
+from datahall.backends.db.acts import Batch, PreparedAct
+from datahall.backends.db.advisory import Name, lock
+from datahall.backends.db.gaps import WHY
+from datahall.backends.db.postgres import PostgresCatalogue
+from datahall.backends.db.statements import Statements
+from datahall.core.errors import ConflictError, SchemaError, StorageFullError, UnavailableError, UserError
+from datahall.core.failpoints import armed
+from datahall.core.records import Act, App
+from datahall.ledger.sequencer import integrate
+from datahall.security.signing import Ed25519Signer
+from datahall.testing.catalogue import app, declare
+from datahall.testing.clock import AutoClock
+from tests.postgres import name_of, running
+
+KEY = b"k" * 32
+SIGNER = Ed25519Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+
+
+@pytest.fixture
+def catalogue(postgres_url):
+    opened = PostgresCatalogue(postgres_url, AutoClock(), entry_key=KEY)
+    yield opened
+    opened.close()
+
+
+def edit(url, statement, *values):
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(statement, values).rowcount
+
+
+def integrate_all(catalogue):
+    while integrate(catalogue, SIGNER, "hall"):
+        pass
+    return catalogue.checkpoint()
+
+
+def die_before_the_commit(catalogue, url, name):
+    """Do an act whose server process is ended once it has drawn its number."""
+
+    def end(place):
+        if place == "postgres.act/commit:before":
+            edit(
+                url,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()",
+            )
+
+    with armed(end), pytest.raises(UnavailableError, match="cannot be used"):
+        declare(catalogue, app(name))
+
+
+def test_a_number_whose_transaction_died_is_closed_by_an_entry_that_says_so(catalogue, postgres_url):
+    declare(catalogue, app("before"))
+    die_before_the_commit(catalogue, postgres_url, "lost")
+    assert declare(catalogue, app("after")).seq == 2
+    assert [entry.seq for entry in catalogue.entries()] == [0]
+    assert [seq for seq, _ in catalogue.pending(10)] == [0, 1, 2]
+    void = catalogue.entries(1, 2)[0]
+    assert (void.kind, void.body, void.touched) == ("entry.void", {"why": WHY}, ())
+    assert integrate_all(catalogue).size == 3
+    assert [found.id for found in catalogue.find(App)] == ["before", "after"]
+
+
+def test_a_number_that_is_still_being_written_is_never_closed(catalogue, postgres_url):
+    """The control of the test above: a gap whose drawer lives stays open, whatever its id is beside the snapshot's."""
+    holding, going_on, failed = threading.Event(), threading.Event(), []
+
+    def pause(place):
+        if place == "postgres.act/commit:before" and threading.current_thread().name == "slow":
+            holding.set()
+            going_on.wait(20)
+
+    def write():
+        try:
+            declare(catalogue, app("slow"))
+        except Exception as error:  # noqa: BLE001  (shown by the assertion below)
+            failed.append(error)
+
+    with armed(pause):
+        slow = threading.Thread(target=write, name="slow")
+        slow.start()
+        assert holding.wait(20)
+        assert declare(catalogue, app("fast")).seq == 1
+        for _ in range(3):
+            assert catalogue.pending(10) == []
+        assert catalogue.entries() == []
+        going_on.set()
+        slow.join()
+    assert failed == []
+    assert [seq for seq, _ in catalogue.pending(10)] == [0, 1]
+    assert [entry.app for entry in catalogue.entries()] == ["slow", "fast"]
+
+
+def test_a_writer_that_got_its_id_last_and_its_number_first_is_waited_for(catalogue, postgres_url):
+    """The snapshot's xmax lies at or below the id of such a writer, so it would be taken for gone."""
+    with psycopg.connect(postgres_url) as early, psycopg.connect(postgres_url) as late:
+        early.execute("SELECT pg_current_xact_id()")
+        late.execute("SELECT pg_current_xact_id()")
+        assert late.execute("SELECT nextval('entry_seq')").fetchone() == (0,)
+        (seq,) = early.execute("SELECT nextval('entry_seq')").fetchone()
+        batch = Batch(early.cursor(), Statements(mark="%s"), [])
+        batch.admit(PreparedAct(Act(kind="hall.created", actor="t")), seq)
+        batch.write(0, KEY)
+        early.commit()
+        for _ in range(3):
+            assert catalogue.pending(10) == []
+        late.rollback()
+        catalogue._gaps.close(KEY)
+        assert [entry.kind for entry in catalogue.entries(0, 1)] == ["entry.void"]
+
+
+def test_a_refused_act_draws_no_number(catalogue):
+    declare(catalogue, app())
+    for _ in range(3):
+        with pytest.raises(ConflictError):
+            declare(catalogue, app())
+    assert declare(catalogue, app("next")).seq == 1
+
+
+@pytest.mark.parametrize("num_threads", [16])
+def test_acts_of_many_threads_leave_a_tree_without_gaps(catalogue, postgres_url, num_threads):
+    """Some change one record, some another, some die; the tree grows meanwhile."""
+    doomed, ended = set(range(0, num_threads, 5)), threading.Event()
+
+    def end_some(place):
+        thread = threading.current_thread().name
+        if place == "postgres.act/commit:before" and thread in {f"doomed_{number}" for number in doomed}:
+            raise UnavailableError("ended here")
+
+    def work(number):
+        if number in doomed:
+            threading.current_thread().name = f"doomed_{number}"
+        done = 0
+        for turn in range(10):
+            try:
+                declare(catalogue, app(f"app-{number}-{turn}"))
+                done += 1
+            except UnavailableError:
+                continue
+        return done
+
+    def sequence():
+        while not ended.is_set():
+            integrate_all(catalogue)
+
+    with armed(end_some), ThreadPoolExecutor(num_threads + 1) as pool:
+        sequencer = pool.submit(sequence)
+        num_done = sum(pool.map(work, range(num_threads)))
+        ended.set()
+        sequencer.result()
+    last = declare(catalogue, app("last"))
+    assert integrate_all(catalogue).size == last.seq + 1
+    entries = catalogue.entries()
+    assert [entry.seq for entry in entries] == list(range(last.seq + 1))
+    assert num_done == 10 * (num_threads - len(doomed))
+    assert sum(entry.kind == "entry.void" for entry in entries) == len(entries) - num_done - 1 == 10 * len(doomed)
+
+
+def test_acts_on_different_records_do_not_wait_for_each_other(catalogue):
+    """One act waits, its records locked and its number drawn, while another is done from start to end."""
+    declare(catalogue, app("held"))
+
+    def other(place):
+        if place == "postgres.act/commit:before" and threading.current_thread() is threading.main_thread():
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(declare, catalogue, app("other")).result(20)
+
+    with armed(other):
+        held = declare(catalogue, app("held", digest="1"), app("held"))
+    assert catalogue.entries()[-1].app == "other"
+    assert catalogue.entries()[-1].seq > held.seq
+
+
+def test_the_same_record_is_waited_for(catalogue, postgres_url):
+    """The control of the test above."""
+    name = advisory.name_of("record", "app", "held")
+    with psycopg.connect(postgres_url) as holder, psycopg.connect(postgres_url) as other:
+        lock(holder.cursor(), [name])
+        other.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            lock(other.cursor(), [name])
+        other.rollback()
+        lock(other.cursor(), [Name(name.key + 1)])
+
+
+def test_a_restarted_server_is_found_again():
+    with running() as server:
+        catalogue = PostgresCatalogue(server.fresh(), AutoClock())
+        declare(catalogue, app("a"))
+        assert catalogue.get(App, "a") == app("a")
+        server.stop()
+        with pytest.raises(UnavailableError, match="cannot be used"):
+            declare(catalogue, app("b"))
+        with pytest.raises(UnavailableError, match="cannot be used"):
+            catalogue.get(App, "a")
+        server.start()
+        declare(catalogue, app("c"))
+        server.stop()
+        server.start()
+        assert [found.id for found in catalogue.find(App)] == ["a", "c"]
+        catalogue.close()
+
+
+def test_what_was_acknowledged_outlives_a_server_that_is_killed():
+    """With fsync on; the control is in the count: the writers are cut off in the middle of their acts."""
+    with running(durable=True) as server:
+        url = server.fresh()
+        for number in (signal.SIGQUIT, signal.SIGKILL):
+            catalogue = PostgresCatalogue(url, AutoClock())
+            written, cut = acts_until_the_end(catalogue, lambda: server.stop(number), number)  # noqa: B023
+            catalogue.close()
+            server.start()
+            again = PostgresCatalogue(url, AutoClock())
+            found = {one.id for one in again.find(App)}
+            assert written <= found
+            assert cut == 4
+            declare(again, app(f"after-{number}"))
+            assert integrate_all(again).size == len(again.entries())
+            again.close()
+
+
+def acts_until_the_end(catalogue, end, number):
+    """Write from four threads until the server ends; return what was acknowledged, and how many were cut off."""
+    written, enough, guard = set(), threading.Event(), threading.Lock()
+
+    def work(thread):
+        for turn in range(100_000):
+            try:
+                declare(catalogue, app(f"{number}-{thread}-{turn}"))
+            except UnavailableError:
+                return 1
+            with guard:
+                written.add(f"{number}-{thread}-{turn}")
+                if len(written) >= 40:
+                    enough.set()
+        return 0
+
+    with ThreadPoolExecutor(4) as pool:
+        running_threads = [pool.submit(work, thread) for thread in range(4)]
+        assert enough.wait(60)
+        end()
+        return written, sum(thread.result() for thread in running_threads)
+
+
+def test_no_message_holds_the_password(postgres):
+    url = f"postgresql://hall:s3cret%2F@/nowhere?host={postgres.folder}"
+    with pytest.raises(UnavailableError, match="does not exist") as caught:
+        PostgresCatalogue(url, AutoClock())
+    assert "s3cret" not in f"{caught.value} {caught.value.__cause__} {caught.value.__context__!r}"
+    with pytest.raises(UserError) as caught:
+        PostgresCatalogue("postgresql://hall:s3cret@[nonsense/x", AutoClock())
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "hall.db", "mysql://x/y", "postgresql+asyncpg:///x?nonsense=1"])
+def test_what_is_no_postgres_url_is_refused(url):
+    with pytest.raises((UserError, UnavailableError)):
+        PostgresCatalogue(url, AutoClock()).close()
+
+
+def test_a_server_that_acknowledges_what_it_has_not_stored_is_refused(postgres, postgres_url):
+    postgres.sql(f"ALTER DATABASE {name_of(postgres_url)} SET synchronous_commit = off")
+    with pytest.raises(UserError, match="synchronous_commit is off"):
+        PostgresCatalogue(postgres_url, AutoClock())
+
+
+def test_a_stranger_s_database_is_refused_and_left_alone(postgres):
+    url = postgres.fresh()
+    edit(url, "CREATE TABLE theirs (x int)")
+    with pytest.raises(UserError, match="is no hall"):
+        PostgresCatalogue(url, AutoClock())
+    assert edit(url, "SELECT FROM pg_tables WHERE schemaname = 'public'") == 1
+    postgres.drop(url)
+
+
+def test_a_newer_hall_is_refused_with_the_command_to_run(postgres_url):
+    edit(postgres_url, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaError, match="newer Datahall") as caught:
+        PostgresCatalogue(postgres_url, AutoClock())
+    assert "pip install --upgrade datahall" in caught.value.hint
+
+
+def test_halls_that_start_at_once_make_the_tables_once(postgres):
+    url = postgres.fresh()
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _: PostgresCatalogue(url, AutoClock()), range(4)))
+    assert [declare(one, app(str(number))).seq for number, one in enumerate(opened)] == [0, 1, 2, 3]
+    for one in opened:
+        one.close()
+    postgres.drop(url)
+
+
+def test_a_disk_that_is_full_is_said_to_be(catalogue):
+    def work(cursor):
+        cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$")
+
+    with pytest.raises(StorageFullError, match="no room"):
+        catalogue.transact(work)
+    assert declare(catalogue, app()).seq == 0
+
+
+def test_readers_cannot_write(catalogue):
+    with pytest.raises(UnavailableError, match="read-only"), catalogue._reading() as connection:
+        connection.exec_driver_sql("DELETE FROM entries")
+
+
+@pytest.mark.parametrize(
+    "odd", [app(digest="nul \0"), app(team="a\0b"), app(team="back\\u0000"), app(digest="\U0010ffff")]
+)
+def test_characters_that_postgres_has_no_text_for_are_kept(catalogue, odd):
+    declare(catalogue, odd)
+    assert catalogue.get(App, "tumours") == odd

@@ -1,0 +1,214 @@
+"""What kill -9 and power cuts can take from the answer log: no given answer's record, and at most the last 0.1 s."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from datahall.core.failpoints import armed
+from datahall.core.records import Answer
+from datahall.serve.segment_files import OPEN, read_segment, segment_files
+from datahall.serve.segments import AnswerLog
+
+KEY = b"0123456789abcdef"
+NUM_KILLS = 60
+
+# Forks a writer for each line that it reads: imports cost more than all else, and a fork has them. The writer tells the
+# sequence of each answer only once `append` has returned, as the gateway does; small segments make it seal often. With
+# `buffered`, records wait in the process for 4 KiB of them: the control.
+WRITER = """
+import os, sys
+from pathlib import Path
+from datahall.core.records import Answer
+from datahall.serve.segments import AnswerLog
+
+buffered = sys.argv[1] == "buffered"
+values = dict.fromkeys(Answer.__struct_fields__, "x") | {"gateway": "g1", "at_ns": 0, "route_revision": 0, "salt": b"s"}
+values |= {"num_rows": 1, "latency_us": 0}
+
+class Log(AnswerLog):
+    held = b""
+
+    def _write(self, data):
+        if not buffered:
+            return super()._write(data)
+        self.held += data
+        self._num_bytes += len(data)
+        if len(self.held) >= 4096:
+            os.pwrite(self._descriptor, self.held, self._num_bytes - len(self.held))
+            self.held = b""
+
+def write(folder):
+    log = Log(folder, "g1", b"0123456789abcdef", now_ns=0, max_records=10**9 if buffered else 40)
+    for number in range(10**9):
+        first = log.next_sequence
+        log.append([Answer(**values, sequence=first + more) for more in range(number % 4 + 1)])
+        os.write(1, b"%d\\n" % (log.next_sequence - 1))
+        log.rotate(0)
+
+del values["sequence"]
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        write(Path(line.strip()))
+    os.write(1, b"child %d\\n" % child)
+    os.waitpid(child, 0)
+    os.write(1, b"dead\\n")
+"""
+
+
+class Writers:
+    """Starts writers, kills each after it has told of some answers, and returns the last that it told of."""
+
+    def __init__(self, mode):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(WRITER), mode],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill_one(self, folder, after):
+        self.process.stdin.write(f"{folder}\n")
+        self.process.stdin.flush()
+        given, child, num_told = -1, None, 0
+        for line in self.process.stdout:
+            if line.startswith("dead"):
+                return given
+            if line.startswith("child"):
+                child = int(line.split()[1])
+            else:
+                given, num_told = int(line), num_told + 1
+            if child is not None and num_told >= after:
+                os.kill(child, 9)
+                child, after = None, 10**9
+        raise AssertionError("the writers ended")
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def writers(request):
+    made = Writers(request.param)
+    yield made
+    made.end()
+
+
+def kept_in(folder):
+    return [one.sequence for path in segment_files(folder) for one in read_segment(path, KEY).answers]
+
+
+@pytest.mark.parametrize("writers", ["plain"], indirect=True)
+def test_killed_at_any_moment_a_gateway_loses_no_given_answer(writers, tmp_path):
+    draw = random.Random(11)  # noqa: S311  seeded moments
+    for kill in range(NUM_KILLS):
+        given = writers.kill_one(tmp_path, draw.randrange(1, 90))
+        kept = kept_in(tmp_path)
+        assert kept == list(range(len(kept))), "no gap, nothing twice, whichever kill it was"
+        assert given < len(kept), f"kill {kill} took the record of a given answer"
+    assert AnswerLog(tmp_path, "g1", KEY, now_ns=0).next_sequence == len(kept_in(tmp_path))
+
+
+@pytest.mark.parametrize("writers", ["buffered"], indirect=True)
+def test_with_records_held_in_the_process_the_same_kills_lose_some(writers, tmp_path):
+    draw = random.Random(11)  # noqa: S311  seeded moments
+    num_lost = 0
+    for kill in range(10):
+        folder = tmp_path / str(kill)
+        folder.mkdir()
+        given = writers.kill_one(folder, draw.randrange(1, 90))
+        num_lost += given >= len(kept_in(folder))
+    assert num_lost >= 8
+
+
+class Disk:
+    """Knows how much of each file would survive a power cut: what it held when it was last synced."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.synced = {}
+
+    def __call__(self, name):
+        if name.endswith("/sync:after") and name.startswith("answers.") and not name.startswith("answers.next"):
+            for path in segment_files(self.folder):
+                self.synced[path.stat().st_ino] = path.stat().st_size
+
+    def cut_power(self, draw):
+        """Leave of each open segment what was synced, then any part of the rest: whole, torn, or other bytes."""
+        for path in segment_files(self.folder):
+            if path.suffix == OPEN:
+                data = path.read_bytes()
+                size = self.synced.get(path.stat().st_ino, 0)
+                rest = data[size : size + draw.randrange(len(data) - size + 1)]
+                end = draw.choice((rest, rest[:-1] + b"\\0" * 9, bytes(len(rest)), draw.randbytes(len(rest))))
+                path.write_bytes(data[:size] + end)
+
+
+class Unsynced(AnswerLog):
+    """The control: a log that never asks the disk to keep anything."""
+
+    def sync_work(self):
+        return None
+
+
+def live_until_power_fails(folder, kind, draw):
+    """Give answers, tick every 100 ms and cut the power; return the times of those given, and of the cut, in ms."""
+    disk = Disk(folder)
+    given, now_ms, cut_ms = [], 0, draw.randrange(400, 3000)
+    with armed(disk):
+        log = kind(folder, "g1", KEY, now_ns=0, max_records=50)
+        for now_ms in range(cut_ms):
+            if draw.random() < 0.2:
+                log.append([answer_at(log.next_sequence, now_ms)])
+                given.append(now_ms)
+            if now_ms % 100 == 99:
+                work = log.sync_work()
+                if work is not None:
+                    work()
+                log.rotate(now_ms * 1_000_000)
+        os.close(log._descriptor) if log._descriptor >= 0 else None
+    disk.cut_power(draw)
+    return given, cut_ms
+
+
+def answer_at(sequence, at_ms):
+    fields = dict.fromkeys(Answer.__struct_fields__, "x")
+    numbers = {"sequence": sequence, "at_ns": at_ms * 1_000_000, "route_revision": 1, "num_rows": 1, "latency_us": 1}
+    return Answer(**{**fields, **numbers, "gateway": "g1", "salt": b"s" * 16})
+
+
+def lost_ms(folder, kind, draw):
+    """Return how long before the cut the oldest lost answer was given, 0 where none was lost."""
+    given, cut_ms = live_until_power_fails(folder, kind, draw)
+    kept = []
+    AnswerLog(folder, "g1", KEY, now_ns=0)
+    for path in segment_files(folder):
+        kept += [one.at_ns // 1_000_000 for one in read_segment(path, KEY).answers]
+    assert kept == given[: len(kept)], "what is kept is a beginning of what was given"
+    return cut_ms - given[len(kept)] if len(kept) < len(given) else 0
+
+
+def worst_of_many_cuts(tmp_path, kind):
+    worst = 0
+    for seed in range(40):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        worst = max(worst, lost_ms(folder, kind, random.Random(seed)))  # noqa: S311  seeded cuts
+    return worst
+
+
+def test_a_power_cut_takes_the_last_tenth_of_a_second_at_most(tmp_path):
+    worst = worst_of_many_cuts(tmp_path, AnswerLog)
+    assert 0 < worst <= 100, "some cuts take something, or they would show nothing"
+
+
+def test_without_a_sync_a_power_cut_takes_more(tmp_path):
+    assert worst_of_many_cuts(tmp_path, Unsynced) > 100
