@@ -107,9 +107,9 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def num_operations(tmp_path_factory):
+def num_operations(memory):
     """How many writes and syncs the acts take on a disk that works."""
-    trial = Trial(tmp_path_factory.mktemp("whole") / "hall", None)
+    trial = Trial(memory() / "hall", None)
     trial.run()
     assert trial.num_refused == 0
     return trial.num_operations
