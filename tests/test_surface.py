@@ -24,7 +24,7 @@ MODELS = "boosting forest logistic mlp ridge"
 CLAIMS = "accuracy calibration fairness improvement latency stability"
 ENGINES = "onnx sklearn"
 EXAMPLES = "digits lending tumours"
-VERBS = "new check plan run up ps predict provenance verify report key logs stop version"
+VERBS = "new check plan run up ps predict provenance verify report key doctor logs stop version"
 SPEC_KEYS = """
 datahall
 name

@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "verify": "Check the whole ledger, and everything it speaks of.",
     "report": "Write the report of an application's newest verdict as a page.",
     "key": "Issue, list and revoke API keys; rotate the master key.",
+    "doctor": "Look the hall over, and take it to the schema of this version.",
     "logs": "Show what a process of the hall has written.",
     "stop": "Stop the hall and every process of it.",
     "version": "Show the version of Datahall and of what it stands on.",
