@@ -23,7 +23,7 @@ MODELS = "boosting forest logistic mlp ridge"
 CLAIMS = "accuracy calibration fairness improvement latency stability"
 ENGINES = "onnx sklearn"
 EXAMPLES = "digits lending tumours"
-VERBS = "new check plan run up ps predict provenance verify report key logs stop version"
+VERBS = "new check plan run up ps predict provenance verify backup restore report key logs stop version"
 SPEC_KEYS = """
 datahall
 name
@@ -99,6 +99,7 @@ GET /api/v1/apps/{app}/report read
 GET /api/v1/healthz public
 GET /api/v1/keys admin
 GET /api/v1/status read
+POST /api/v1/backups admin
 POST /api/v1/keys admin
 POST /api/v1/plan admin
 POST /api/v1/runs admin

@@ -111,6 +111,8 @@ CONTROL_MEANINGS = {
     "status": "what is released, what runs, and where",
     "provenance": "an answer's way back to its origins, each link proven",
     "report": "the report of an application's newest verdict, as a page",
+    "backup": "writes all of the hall but its keys into `file` on its machine, one that is there only if it is a backup and "
+    "`replace` is true; the body is one JSON event a line, and whoever leaves stops it",
     "list_keys": "the API keys, without their text",
     "issue_key": "a new API key; its text is shown this once",
     "revoke_key": "the key holds no longer",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from datahall.app.events import Ended, Notify, Planned
+from datahall.app.backup.make import Backups
+from datahall.app.events import BackedUp, Ended, Notify, Planned
 from datahall.app.jobs import Cancel
 from datahall.app.kinds import KINDS
 from datahall.app.lifecycle.walk import Walk
@@ -17,6 +19,7 @@ from datahall.app.planning import intend, read_app
 from datahall.app.processes import is_running
 from datahall.app.sealing import segment_root
 from datahall.app.wiring import Hall
+from datahall.backends.db.snapshot import snapshot
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
 from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict, Version
@@ -100,6 +103,9 @@ class Operations(Protocol):
 
     def revoke_key(self, key_id: str) -> KeyStatus:
         """Make a key worthless, now."""
+
+    def backup(self, file: Path, replace: bool, notify: Notify, cancel: Cancel) -> BackedUp:
+        """Write all of the hall but its keys into a file, telling what happens."""
 
 
 class Control:
@@ -221,6 +227,15 @@ class Control:
         self._hall.catalogue.act(Act(kind="key.revoked", actor="owner", body={"key": key_id}, changes=(change,)))
         self.keys_changed()
         return self._key_status(revoked)
+
+    def backup(self, file: Path, replace: bool, notify: Notify, cancel: Cancel) -> BackedUp:
+        """Write all of the hall but its keys into a file of this machine, while everything else goes on."""
+        hall = self._hall
+        hall.sequencer.flush()  # so that the backup's checkpoint covers what is in it
+        backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, partial(snapshot, hall.paths.db))
+        made = backups.make(file, replace=replace, notify=notify, cancel=cancel)
+        notify(made)
+        return made
 
     def _app_status(self, app: App, replicas: list[Replica]) -> AppStatus:
         catalogue = self._hall.catalogue

@@ -44,6 +44,7 @@ class Hall:
     catalogue: SqliteCatalogue
     sequencer: Sequencer
     anchored: Anchored
+    blobs: LocalBlobStore
     vault: Vault
     replicas: Replicas
     launcher: LocalLauncher
@@ -108,6 +109,7 @@ def _wire(
         catalogue=catalogue,
         sequencer=sequencer,
         anchored=holds,
+        blobs=blobs,
         vault=vault,
         replicas=Replicas(replica_launcher, vault, paths.runtime()),
         launcher=replica_launcher,

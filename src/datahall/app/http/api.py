@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,10 +14,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
 from datahall.app.control import Control
-from datahall.app.events import Broke, Event
+from datahall.app.events import Broke, Event, Notify
 from datahall.app.http.guard import answer, body_of, install_errors, key_of
 from datahall.app.jobs import Cancel
-from datahall.core.errors import DatahallError, SpecError
+from datahall.core.errors import DatahallError, SpecError, UserError
 from datahall.core.ports import Catalogue, Clock
 from datahall.core.records import KeyGrant
 from datahall.security.access import PERMISSIONS, authorize
@@ -39,6 +40,13 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     days: float | None = None
 
 
+class BackupBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Names the file that a backup is to be, on the hall's machine."""
+
+    file: str
+    replace: bool = False
+
+
 class Api:
     """What each route does, once its caller may."""
 
@@ -58,7 +66,7 @@ class Api:
     async def run(self, request: Request) -> Response:
         """Run an application's lifecycle, an event a line; a caller who leaves stops it."""
         body = await body_of(request, FileBody)
-        return StreamingResponse(_stream(self._control, Path(body.file)), media_type="application/x-ndjson")
+        return _streamed(partial(self._control.run, Path(body.file)))
 
     async def status(self, request: Request) -> Response:
         """Show the hall at a glance, as far as the key's team goes."""
@@ -88,6 +96,14 @@ class Api:
         """Make a key worthless."""
         return answer(await asyncio.to_thread(self._control.revoke_key, request.path_params["key_id"]))
 
+    async def backup(self, request: Request) -> Response:
+        """Back the hall up into a file of its machine, an event a line; a caller who leaves stops it."""
+        body = await body_of(request, BackupBody)
+        file = Path(body.file)
+        if not file.is_absolute():
+            raise UserError("a backup needs an absolute path", where=body.file[:200])
+        return _streamed(partial(self._control.backup, file, body.replace))
+
 
 class ApiRoute(NamedTuple):
     """One route: no route exists without the permission that it needs."""
@@ -108,9 +124,10 @@ ROUTES: Final = (
     ApiRoute("GET", "/api/v1/apps/{app}/report", "read", "report"),
     ApiRoute("GET", "/api/v1/keys", "admin", "list_keys"),
     ApiRoute("POST", "/api/v1/keys", "admin", "issue_key"),
+    ApiRoute("POST", "/api/v1/backups", "admin", "backup"),
     ApiRoute("DELETE", "/api/v1/keys/{key_id}", "admin", "revoke_key"),
 )
-"""Every route of control. Plans and runs read files of this machine by path, so they take the owner."""
+"""Every route of control. Plans and runs read files of this machine by path, and backups write one: they take `admin`."""
 
 
 def make_api(control: Control, catalogue: Catalogue, clock: Clock) -> FastAPI:
@@ -143,8 +160,16 @@ def _guarded(route: ApiRoute, handler: Handler, catalogue: Catalogue, clock: Clo
     return guarded
 
 
-async def _stream(control: Control, file: Path) -> AsyncIterator[bytes]:
-    """Run a lifecycle in a thread and yield its events; a caller who leaves stops it."""
+Work = Callable[[Notify, Cancel], object]
+"""What takes long and tells what happens: a lifecycle, a backup."""
+
+
+def _streamed(work: Work) -> Response:
+    return StreamingResponse(_stream(work), media_type="application/x-ndjson")
+
+
+async def _stream(long_work: Work) -> AsyncIterator[bytes]:
+    """Do `long_work` in a thread and yield its events; a caller who leaves stops it."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Event | None] = asyncio.Queue()
     cancel = Cancel()
@@ -154,13 +179,13 @@ async def _stream(control: Control, file: Path) -> AsyncIterator[bytes]:
 
     def work() -> None:
         try:
-            control.run(file, notify, cancel)
+            long_work(notify, cancel)
         except DatahallError as error:
             notify(broke(error))
         finally:
             loop.call_soon_threadsafe(events.put_nowait, None)
 
-    worker = threading.Thread(target=work, name="lifecycle", daemon=True)
+    worker = threading.Thread(target=work, name="long-work", daemon=True)
     worker.start()
     try:
         while (event := await events.get()) is not None:

@@ -39,7 +39,7 @@ class FileWitness:
     def newest(self, origin: str) -> str | None:
         """Return the newest checkpoint note seen of `origin`, None if there is none. Raises UnavailableError."""
         try:
-            return self._path(origin).read_text("utf-8")
+            return self.path(origin).read_text("utf-8")
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -61,13 +61,13 @@ class FileWitness:
                 seen = self.newest(origin)
                 if seen is not None:
                     self._check_extends(origin, seen, note)
-                write_atomic(self._path(origin), note.encode(), at="witness.note")
+                write_atomic(self.path(origin), note.encode(), at="witness.note")
         except OSError as error:
             raise self._out_of_reach(error) from error
 
     def _check_extends(self, origin: str, seen_note: str, note: str) -> None:
         seen, new = read_note(seen_note), read_note(note)
-        where = str(self._path(origin))
+        where = str(self.path(origin))
         if new.size < seen.size:
             raise IntegrityError(
                 f"the ledger has {new.size} entries, but {seen.size} were witnessed: it was cut off or rolled back",
@@ -88,13 +88,14 @@ class FileWitness:
             hint="until it can, a hall that is rolled back to an old copy would not be noticed",
         )
 
-    def _path(self, origin: str) -> Path:
+    def path(self, origin: str) -> Path:
+        """Return the file that holds the newest note of `origin`, whether there is one or not."""
         # Named by digest: an origin may hold slashes.
         return self.folder / f"{digest_bytes(origin.encode())[:32]}.note"
 
     @contextmanager
     def _alone(self, origin: str) -> Iterator[None]:
-        descriptor = os.open(self._path(origin).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path(origin).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
