@@ -106,6 +106,12 @@ POST /api/v1/runs admin
 """
 
 
+SETTINGS = (
+    "database database_password_env blobs cache_bytes witness objects.endpoint objects.region objects.access_key_id "
+    "objects.secret_access_key_env objects.secret_access_key"
+)
+
+
 def test_the_kinds_of_ledger_entries():
     assert " ".join(get_args(EntryKind)) == ENTRY_KINDS
 
@@ -145,6 +151,11 @@ def test_the_names_that_an_application_file_may_use(place, names):
 def test_the_keys_of_the_application_file():
     describe = importlib.import_module("datahall.spec.describe").describe
     assert [key.path for key in describe()] == SPEC_KEYS.split()
+
+
+def test_the_keys_of_the_settings():
+    describe = importlib.import_module("datahall.app.settings").describe
+    assert " ".join(setting.key for setting in describe()) == SETTINGS
 
 
 def test_the_verbs_of_the_command_line():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +17,8 @@ from datahall.app.lifecycle.walk import Walk
 from datahall.app.planning import intend, read_app
 from datahall.app.processes import is_running
 from datahall.app.sealing import segment_root
+from datahall.app.stores import snapshot_of
 from datahall.app.wiring import Hall
-from datahall.backends.db.snapshot import snapshot
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
 from datahall.core.records import Act, ApiKey, App, Change, Deployment, Replica, RouteTable, Step, Verdict, Version
@@ -232,7 +231,7 @@ class Control:
         """Write all of the hall but its keys into a file of this machine, while everything else goes on."""
         hall = self._hall
         hall.sequencer.flush()  # so that the backup's checkpoint covers what is in it
-        backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, partial(snapshot, hall.paths.db))
+        backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, snapshot_of(hall.settings, hall.paths))
         made = backups.make(file, replace=replace, notify=notify, cancel=cancel)
         notify(made)
         return made

@@ -61,9 +61,11 @@ class Archive:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
             raise NotFoundError("there is no such backup", where=str(path)) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise UserError("this is not a file", where=str(path))
         file = os.fdopen(descriptor, "rb")
         try:
-            _check_regular(descriptor, path)
             return cls(file, str(path), keys)
         except BaseException:  # a refused file must not stay open
             file.close()
@@ -188,11 +190,6 @@ def _limited(chunks: Iterator[bytes], limit_bytes: int, exact: bool) -> Iterator
         yield chunk
     if size > limit_bytes or (exact and size != limit_bytes):
         raise IntegrityError("a member does not have the size that the manifest says")
-
-
-def _check_regular(descriptor: int, path: Path) -> None:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise UserError("this is not a file", where=str(path))
 
 
 def _data_key(header: Header, keys: KeyRing, where: str) -> bytes:

@@ -16,7 +16,8 @@ from datahall.app.backup.telling import Teller
 from datahall.app.cli.progress import PlainProgress, RichProgress
 from datahall.app.cli.show import AsJson, console, duration, print_json, size
 from datahall.app.jobs import Cancel
-from datahall.backends.witness.file import FileWitness, default_folder
+from datahall.app.settings import read_settings
+from datahall.app.stores import open_witness, witness_files
 from datahall.core.clock import SystemClock
 from datahall.core.hall import HallPaths
 from datahall.security.keys import KeyRing
@@ -45,18 +46,19 @@ def restore(
     ring, clock = KeyRing.open(keys), SystemClock()
     progress = PlainProgress(as_json=as_json) if as_json or not sys.stdout.isatty() else RichProgress()
     with progress, Archive.open(file, ring) as archive:
-        witness = FileWitness(default_folder(), lambda _old, _new: [])
-        work = Restore(archive, ring, keys, clock, witnessed=witness.newest(archive.header.origin))
+        settings, origin = read_settings(paths), archive.header.origin
+        witness = open_witness(settings, paths, lambda _old, _new: [])
+        work = Restore(archive, ring, keys, clock, witnessed=witness.newest(origin))
         made = work.into(paths, Teller(progress.notify, Cancel(), clock), replace=force)
-        note = witness.path(archive.header.origin)
-    accept = shlex.join(["mv", str(note), f"{note}.before-restore"]) if made.lost else None
+    notes = [str(note) for note in witness_files(settings, origin)] if made.lost else []
+    accept = " && ".join(shlex.join(["mv", note, f"{note}.before-restore"]) for note in notes)
     if as_json:
         print_json({"restored": made, "accept": accept})
     else:
         _say(made, accept)
 
 
-def _say(made: Restored, accept: str | None) -> None:
+def _say(made: Restored, accept: str) -> None:
     out = console()
     where = escape(shlex.quote(made.hall))
     out.print(f"\n[green]restored[/green]: {escape(made.hall)}, {size(made.size_bytes)} in {duration(made.took_s)}")
