@@ -34,6 +34,8 @@ class HallPaths:
         self.routes = self.root / "routes.json"
         self.state = self.root / "supervisor.json"
         self.owner_key = self.keys / "owner.key"
+        self.settings = self.root / "hall.toml"
+        self.backup_lock = self.root / "backup.lock"
 
     @classmethod
     def choose(cls, folder: Path | None) -> HallPaths:

@@ -11,7 +11,9 @@ from rich.markup import escape
 from datahall.app.audit import write_kit
 from datahall.app.cli.show import AsJson, console, print_json
 from datahall.app.origin import origin_of
-from datahall.backends.witness.file import FileWitness, default_folder
+from datahall.app.settings import read_settings
+from datahall.app.stores import open_witness
+from datahall.core.clock import SystemClock
 from datahall.core.errors import NotFoundError
 from datahall.core.hall import HallPaths
 from datahall.ledger.verify import lines, verify_hall
@@ -34,7 +36,7 @@ def verify(
     if not paths.exists:
         raise NotFoundError(f"there is no hall in {paths.root}", hint="make one with: datahall run app.yaml")
     signer = KeyRing.open(paths.keys).signer
-    held = FileWitness(default_folder(), lambda _old, _new: []).newest(origin_of(signer))
+    held = open_witness(read_settings(paths), paths, lambda _old, _new: [], SystemClock()).newest(origin_of(signer))
     if kit is not None:
         typer.echo(f"check it with: {write_kit(kit, paths, signer.public_key, held)}")
         return
