@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from datahall.core.canonical import digest_of
+from datahall.core.canonical import digest_bytes
 from datahall.core.durable import rename
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, UserError
 from datahall.core.ports import BlobStore
@@ -30,6 +31,10 @@ from datahall.core.room import room_in
 MAX_FILES: Final = 1_000_000
 MAX_PATH_BYTES: Final = 1024
 MAX_MANIFEST_BYTES: Final = 1 << 30
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|(?:^|/)\.{0,2}(?:/|$)")
+"""Control signs, backslashes and halves of signs; folders called nothing, `.` or `..`."""
 
 
 class TreeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,18 +53,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     format: int = 1
 
 
+def manifest_json(files: Mapping[str, TreeFile]) -> bytes:
+    """Return the bytes of the manifest object: canonical JSON (without floats there is nothing that it could refuse)."""
+    return _ENCODER.encode(Manifest(files=dict(files)))
+
+
 def tree_digest(files: Mapping[str, TreeFile]) -> str:
     """Return the digest of a folder's logical content: paths, and the digests and sizes of their files."""
-    return digest_of({path: [file.digest, file.size_bytes] for path, file in files.items()})
+    return digest_bytes(_ENCODER.encode({path: [file.digest, file.size_bytes] for path, file in files.items()}))
 
 
 def is_safe_path(path: str) -> bool:
     """Return whether a path stays inside the folder it is put in, on every system, and is spelled the one way."""
-    parts = path.split("/")
-    return (
-        0 < len(path.encode("utf-8", "replace")) <= MAX_PATH_BYTES
-        and all(part not in {"", ".", ".."} and len(part.encode("utf-8", "replace")) <= 255 for part in parts)
-        and not any(ord(sign) < 32 or sign in "\\\x7f" or "\ud800" <= sign <= "\udfff" for sign in path)
+    if _UNSAFE.search(path):
+        return False
+    size_bytes = len(path.encode())
+    return size_bytes <= 255 or (
+        size_bytes <= MAX_PATH_BYTES and all(len(part.encode()) <= 255 for part in path.split("/"))
     )
 
 
