@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,8 @@ from datahall.core.ports import BlobStore
 from datahall.core.records import Grant, Tree
 from datahall.core.room import room_in
 
+MANIFEST_TYPE: Final = "application/vnd.datahall.tree+json"
+PACK_TYPE: Final = "application/vnd.datahall.pack"
 MAX_FILES: Final = 1_000_000
 MAX_PATH_BYTES: Final = 1024
 MAX_MANIFEST_BYTES: Final = 1 << 30
@@ -161,18 +163,32 @@ class TreeReader:
         return groups
 
     def _checked(self, tree: Tree) -> dict[str, TreeFile]:
-        if tree.manifest.size_bytes > MAX_MANIFEST_BYTES:
-            raise IntegrityError("the manifest is too long", where=tree.manifest.object)
-        try:
-            manifest = msgspec.json.decode(self._blobs.get(tree.manifest, team=self._team), type=Manifest)
-        except msgspec.DecodeError as error:
-            raise IntegrityError(f"this is not a manifest: {error}", where=tree.manifest.object) from error
+        manifest = _read_manifest(self._blobs, tree.manifest, self._team)
         why = _why_unsound(manifest, self._packs)
         if why:
             raise IntegrityError(why, where=tree.manifest.object)
         if tree_digest(manifest.files) != tree.digest:
             raise IntegrityError("the tree is not the one that its digest names", where=tree.manifest.object)
         return manifest.files
+
+
+def tree_of(blobs: BlobStore, manifest: Grant, grant: Callable[[str], Grant], *, team: str) -> Tree:
+    """Return the right to read a folder from that to its manifest and a way to the grant of each pack, by its digest.
+
+    Raises IntegrityError for what is no manifest, and what `grant` raises.
+    """
+    files = _read_manifest(blobs, manifest, team).files
+    packs = sorted({file.pack for file in files.values() if file.pack})
+    return Tree(digest=tree_digest(files), manifest=manifest, packs=tuple(grant(digest) for digest in packs))
+
+
+def _read_manifest(blobs: BlobStore, grant: Grant, team: str) -> Manifest:
+    if grant.size_bytes > MAX_MANIFEST_BYTES:
+        raise IntegrityError("the manifest is too long", where=grant.object)
+    try:
+        return msgspec.json.decode(blobs.get(grant, team=team), type=Manifest)
+    except msgspec.DecodeError as error:
+        raise IntegrityError(f"this is not a manifest: {error}", where=grant.object) from error
 
 
 def _why_unsound(manifest: Manifest, packs: dict[str, Grant]) -> str:
