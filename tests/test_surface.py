@@ -12,8 +12,8 @@ from datahall.core.records import EntryKind
 ENTRY_KINDS = (
     "hall.created key.issued key.revoked app.declared environment.seen step.started step.completed step.failed "
     "step.interrupted holdout.opened verdict.given version.registered version.revoked deployment.opened "
-    "deployment.retired replica.started replica.changed routes.published answers.sealed answers.erased entry.void "
-    "run.answered blobs.condemned blobs.pardoned artifact.erased keys.rotated keys.rewrapped"
+    "deployment.retired replica.started replica.changed routes.published answers.sealed entry.void "
+    "run.answered blobs.condemned blobs.pardoned artifact.erased keys.rotated keys.rewrapped answers.erased"
 )
 PORTS = "Answerer BlobStore Catalogue Clock Coordinator Launcher LedgerStore Predictor Process Signer Witness"
 TABLES = (

@@ -110,7 +110,9 @@ $ curl -s -H "Authorization: Bearer $KEY" -d "{}" http://127.0.0.1:7400/predict/
 
 CONTROL_TEXT = (
     "The gateway passes everything else on to control, byte for byte. While control is down these answer 503, and the routes "
-    "above go on."
+    "above go on.\n\nEvery call that changes something takes the header `Idempotency-Key: TEXT` (a UUID, say): sent again with the same "
+    "key, by the same caller, it does nothing and gets the first answer once more, with `Idempotency-Replayed: true`; the same key with "
+    "another request is 409. Answers are kept for the last 100,000 acts, sealed."
 )
 CONTROL_MEANINGS = {
     "healthz": "200 while control lives",
@@ -121,6 +123,7 @@ CONTROL_MEANINGS = {
     "report": "the report of an application's newest verdict, as a page",
     "list_keys": "the API keys, without their text",
     "issue_key": "a new API key; its text is shown this once",
+    "rotate_keys": "every data key lies under a new master key; `retire` destroys the old ones",
     "revoke_key": "the key holds no longer",
 }
 

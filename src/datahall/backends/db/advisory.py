@@ -29,12 +29,16 @@ def name_of(*parts: str, shared: bool = False) -> Name:
     return Name(int.from_bytes(digest, "big", signed=True), shared)
 
 
+DRAWING = name_of("drawing", shared=True)
+"""Held by everybody who may draw a number: whoever has it alone knows that no number is in anybody's hands."""
+
+
 def names_of(prepared: PreparedAct) -> list[Name]:
     """Return the locks that an act needs: each record that it rests on, its call, its fence.
 
     The fence is shared: the acts of one holder run side by side, and only who takes the lease over waits for them.
     """
-    names = [name_of("record", *place) for place in prepared.places]
+    names = [DRAWING, *(name_of("record", *place) for place in prepared.places)]
     if prepared.act.call is not None:
         names.append(name_of("call", prepared.act.call.id))
     return names + fence_names(prepared.act.fence)

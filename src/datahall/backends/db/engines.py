@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from datahall.backends.db.schema import prepare
+from datahall.backends.db.unfinished import check_finished
 from datahall.core.durable import step, sync_folder
 from datahall.core.errors import DatahallError, IntegrityError, StorageFullError, UnavailableError
 
@@ -27,6 +28,7 @@ def open_engines(path: Path, *, synchronous: str = "FULL") -> tuple[Writer, Engi
     no hall, SchemaError for one whose schema this version cannot use, UnavailableError where it cannot be opened.
     """
     new = not path.exists()
+    check_finished(path)
     with said_plainly(path):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = connect(path, synchronous)

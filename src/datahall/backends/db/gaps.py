@@ -48,15 +48,22 @@ class Gaps:
         `key` vouches for it as for any other entry. While a drawer may still be at work nothing is written: ask again.
         """
         with self._turn:
-            return self._transact(lambda cursor: self._close(cursor, key))
+            return self._transact(lambda cursor: self._close(cursor, key, is_sure=False))
 
-    def _close(self, cursor: Cursor, key: bytes) -> bool:
+    def close_all(self, key: bytes) -> None:
+        """As `close`, for whoever keeps every drawer out meanwhile: all that is open now is lost."""
+        with self._turn:
+            while self._transact(lambda cursor: self._close(cursor, key, is_sure=True)):
+                pass
+
+    def _close(self, cursor: Cursor, key: bytes, *, is_sure: bool) -> bool:
         lock(cursor, [name_of("gaps")])
         top = self._number(cursor, "SELECT coalesce(max(seq), -1) FROM entries")
         newest = self._number(cursor, "SELECT pg_current_xact_id()::text::bigint")
-        if self._seen is None:
+        if self._seen is None or is_sure:
             self._seen = _Seen(top, newest)
-        if self._number(cursor, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") < self._seen.horizon:
+        oldest = self._number(cursor, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+        if oldest < self._seen.horizon and not is_sure:
             return False
         self._sql.run(cursor, _OPEN, self._seen.top, _NUM_AT_ONCE)
         lost = [int(row[0]) for row in iter(cursor.fetchone, None)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection
 
 from datahall.backends.db.acts import Batch, PreparedAct, write_tree
-from datahall.backends.db.advisory import LeaseStatements, fence_names, lock, name_of, names_of
+from datahall.backends.db.advisory import DRAWING, LeaseStatements, fence_names, lock, name_of, names_of
 from datahall.backends.db.gaps import Gaps
 from datahall.backends.db.leases import Leases
 from datahall.backends.db.reading import Reads
@@ -105,6 +105,19 @@ class PostgresCatalogue(Reads):
     def transact(self, work: Callable[[Cursor], T]) -> T:
         """Return what `work` returns, once the transaction that it wrote in is durable."""
         return self._server.transact(work)
+
+    @contextmanager
+    def reading_whole(self) -> Iterator[Connection]:
+        """Yield a connection in a read transaction that sees every entry up to the newest, without a gap.
+
+        Acts wait while it begins, as long as those under way take. Raises UnavailableError where one takes 10 s.
+        """
+        with self._server.alone([DRAWING._replace(shared=False)]) as let_go:
+            self._gaps.close_all(self._entry_key)
+            with self._server.reading() as connection:
+                connection.exec_driver_sql("SELECT 1")  # from now on it sees this moment
+                let_go()
+                yield connection
 
     def _whole_pending(self, limit: int) -> tuple[list[tuple[int, bytes]], bool]:
         """Return what is pending before the first open number, and whether there is anything beyond it."""

@@ -33,6 +33,8 @@ def prepare(connection: sqlite3.Connection, where: str) -> None:
                 connection.execute(statement)
             connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            # The first release knows this number only, and refuses one that is higher than its own.
+            connection.execute(f"PRAGMA user_version = {int(REVISION)}")
         else:
             check_revision(revision_of(connection), where)
         step("db.prepare/commit", partial(connection.execute, "COMMIT"))

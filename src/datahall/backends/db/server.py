@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, QueuePool, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, NullPool, PoolProxiedConnection, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from datahall.backends.db.advisory import Name, lock
 from datahall.backends.db.statements import Cursor
 from datahall.core.durable import step
 from datahall.core.errors import DatahallError, IntegrityError, StorageFullError, UnavailableError, UserError
@@ -74,6 +75,17 @@ class Server:
             return result
 
     @contextmanager
+    def alone(self, names: Sequence[Name]) -> Iterator[Callable[[], None]]:
+        """Hold locks that have nothing to do with a transaction of the caller's; yield what lets go of them early."""
+        with self.said_plainly():
+            pooled, connection = self._begin()
+            try:
+                lock(connection.cursor(), names)
+                yield connection.rollback
+            finally:
+                _take_back(pooled, connection)
+
+    @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection in a read-only transaction that sees one moment."""
         with self.said_plainly():
@@ -85,6 +97,14 @@ class Server:
                 connection = self._begin_reading()  # the server was restarted, and the pool is empty now
             with connection:
                 yield connection
+
+    def writing_engine(self) -> Engine:
+        """Return an engine for writing through SQLAlchemy, as migrations do; a connection each time."""
+        engine = create_engine(
+            "postgresql+psycopg://", creator=self._connect, poolclass=NullPool, use_native_hstore=False
+        )
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        return engine
 
     @contextmanager
     def said_plainly(self) -> Iterator[None]:
@@ -103,15 +123,14 @@ class Server:
             ) from None
 
     def _begin(self) -> tuple[PoolProxiedConnection, psycopg.Connection[Any]]:
-        """Return a connection in a writing transaction; one that a restart of the server cut is replaced, once."""
-        for is_last in (False, True):
+        """Return a connection in a writing transaction; those that a restart of the server cut are replaced."""
+        for is_last in [*[False] * _NUM_CONNECTIONS, True]:
             pooled = self._engine.raw_connection()
             connection: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]  # the driver's own
             try:
                 connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
             except driver().OperationalError:
                 pooled.invalidate()
-                self._engine.dispose()
                 if is_last:
                     raise
             else:

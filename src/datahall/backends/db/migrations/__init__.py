@@ -1,0 +1,1 @@
+"""The schema's way forward and back, one file a revision (https://alembic.sqlalchemy.org)."""
