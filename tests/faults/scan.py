@@ -83,7 +83,7 @@ def _is_frame(call: ast.Call) -> bool:
 
 def _is_commit(call: ast.Call) -> bool:
     """Whether this commits outside a step: `connection.commit()`, or COMMIT as a statement."""
-    if isinstance(call.func, ast.Attribute) and call.func.attr == "commit":
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "commit" and not call.args:
         return True
     said = call.args[0] if call.args else None
     return (

@@ -15,10 +15,14 @@ from tests.faults import scan
 from tests.faults.scenarios import SCENARIOS
 
 ELSEWHERE = {
-    "postgres.create/commit": "tests/backends/test_postgres.py: it needs a server",
-    "postgres.act/commit": "tests/backends/test_postgres.py: it needs a server",
+    "cache.": "tests/backends/test_cached.py: a copy of what is safe in the bucket",
+    "db.export": "tests/backends/test_export.py: it needs a Postgres",
+    "migrate.": "tests/backends/test_migrations.py: dies at each of its steps",
+    "objects.": "tests/backends/test_objects.py: it needs an object store",
+    "postgres.": "tests/backends/test_postgres.py: it needs a Postgres",
+    "witness.git": "tests/backends/test_witness.py: it needs git",
 }
-"""Steps that no scenario reaches, and where they are tested."""
+"""How the names of steps begin that no scenario reaches, and where they are tested."""
 
 AROUND = {
     "app/decisions.py": "a log is turned over; nothing rests on it",
@@ -29,11 +33,12 @@ AROUND = {
     "app/supervisor.py": "says that a supervisor is there, and is believed only while its process lives",
     "core/hall.py": "remembers a folder of sockets, and is believed only while that is there",
     "security/keys.py": "the first name of a key's file, once the second one is durable",
-    "backends/blobs/local.py": "the first name of an object's file, once the second one is durable",
+    "backends/db/export.py": "a copy that has no name before it is whole and synced",
+    "backends/db/migrate.py": "a snapshot that was cut short before it had its name",
 }
 """Files with a rename or a removal that need not be durable, and why."""
 
-SHARED = {"blobs.shard/folder"}
+SHARED = {"blobs.shard/folder", "cache.shard/folder"}
 """Names that two calls of one helper share."""
 
 
@@ -110,7 +115,7 @@ def die_everywhere(trial, numbers):
     for number in numbers:
         folder, name = trial.fresh(), trial.reached[number]
         assert trial.do(folder, kill_at=number) == {"signal": 9}
-        if number == 0:
+        if number == 0 and not trial.scenario.is_seen_before:
             assert trial.scenario.state(folder) == trial.old, "nothing is done before the first step"
         trial.check(folder, f"killed at {name}")
 
@@ -156,7 +161,10 @@ def test_every_failpoint_of_the_code_is_reached_by_a_scenario(modules, trials):
     reached = {name for scenario in SCENARIOS for name in trials(scenario).reached}
     expected = {step.name for step in [*scan.steps(modules), *scan.defaults(modules)]}
     assert len(expected) >= 50
-    assert expected - {name.partition(":")[0] for name in reached} == set(ELSEWHERE)
+    missing = expected - {name.partition(":")[0] for name in reached}
+    assert [name for name in missing if not name.startswith(tuple(ELSEWHERE))] == []
+    assert [start for start in ELSEWHERE if not any(name.startswith(start) for name in missing)] == []
+    assert all((scan.ROOT / where.partition(":")[0]).is_file() for where in ELSEWHERE.values())
     known = {f"{name}:{when}" for name in expected for when in ("before", "after")}
     assert reached <= known, "the scan misses steps"
 
