@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-fast check format docs lock bench mutants clean preflight run-env test-env
+.PHONY: help demo test test-fast check format docs lock bench mutants torture clean preflight run-env test-env
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -26,10 +26,10 @@ demo: run-env ## take a table through its whole lifecycle, and show it
 	@$(PY) -m datahall.app.demo
 
 test: check ## install what tests need, then lint, types, imports and every test
-	$(PY) -m pytest -q -n $(JOBS)
+	$(PY) -m pytest -q -n $(JOBS) -m "not torture"
 
 test-fast: test-env ## the tests that failed last, or all of them, stopping at the first failure
-	$(PY) -m pytest -q -x --last-failed --last-failed-no-failures all
+	$(PY) -m pytest -q -x -m "not torture" --last-failed --last-failed-no-failures all
 
 check: test-env ## format, lint, types and import order, without the tests
 	$(PY) -m ruff format --check .
@@ -49,6 +49,9 @@ bench: run-env ## measure what we claim about speed (on a quiet machine)
 
 mutants: test-env ## the long mutation study of gate, ledger and signing
 	$(PY) tools/mutate.py
+
+torture: test-env ## the long tests of faults: 1,000 power cuts, 1,000 flipped bits, every write failing
+	$(PY) -m pytest -q -m torture
 
 lock: run-env ## resolve the packages anew and write requirements/ (needs a network)
 	$(PY) tools/lock.py
