@@ -63,7 +63,7 @@ class Operations:
         self._collector = Collector(
             hall.catalogue, wiring.LocalBlobStore(hall.paths.blobs), hall.catalogue.leases, hall.clock, grace_s=0
         )
-        self._publishing, self._running = threading.Lock(), threading.Lock()
+        self._publishing, self._running, self._collecting = threading.Lock(), threading.Lock(), threading.Lock()
         self._busy = set()
 
     def record(self, said, once):
@@ -211,9 +211,10 @@ class Operations:
         return {"erased": True}
 
     def collect(self, said, once):
-        """Collect what no artifact names."""
+        """Collect what no artifact names; one at a time, as in control: a lease keeps out other processes only."""
         del said, once
-        return {"num_removed": self._collector.collect()}
+        with self._collecting:
+            return {"num_removed": self._collector.collect()}
 
     def _get(self, kind, name):
         try:
