@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
@@ -41,6 +43,21 @@ def open_catalogue(settings: Settings, paths: HallPaths, clock: Clock, keys: Key
     if urlsplit(settings.database).scheme not in {"postgresql", "postgres"}:
         raise _refused(paths, "database", settings.database, "name a database as postgresql://USER@HOST/NAME")
     return opening.open_catalogue(_with_password(settings), clock, entry_key=keys.entry_key)
+
+
+@contextmanager
+def database_file(settings: Settings, paths: HallPaths, clock: Clock, keys: KeyRing) -> Iterator[Path]:
+    """Yield the hall's database as a SQLite file: itself, or one moment of a catalogue that lies elsewhere."""
+    if settings.database is None:
+        yield paths.db
+        return
+    catalogue = open_catalogue(settings, paths, clock, keys)
+    try:
+        with tempfile.TemporaryDirectory(dir=paths.work) as folder:
+            snapshot_of(catalogue)(Path(folder) / "hall.db", lambda _done, _total: None)
+            yield Path(folder) / "hall.db"
+    finally:
+        catalogue.close()
 
 
 def snapshot_of(catalogue: HallCatalogue) -> Callable[[Path, Told], None]:

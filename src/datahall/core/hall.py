@@ -45,7 +45,7 @@ class HallPaths:
     @property
     def exists(self) -> bool:
         """Whether a hall has been created here."""
-        return self.db.exists()
+        return self.db.exists() or self.owner_key.exists()  # without a file of its own, the catalogue is elsewhere
 
     def create(self) -> None:
         """Create the folders with mode 0700.

@@ -36,7 +36,7 @@ DATABASE: Final = "hall.db"
 KEY_TEAM: Final = "*backup*"
 """Stands where a blob's team stands when a data key is wrapped: no team can have this name."""
 
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}-[0-9]{15}\.(open|sealed)")
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(-[0-9]{15}\.(open|sealed)|\.next)")
 _REPORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.html")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
