@@ -44,15 +44,15 @@ def examine(paths: HallPaths, *, witness: Path | None = None) -> list[Finding]:
     looks: dict[str, Callable[[], str]] = {
         "schema": lambda: _schema(paths.db),
         "migration": lambda: _migration(paths.db),
-        "database": lambda: _database(paths.db),
         "lock": lambda: _lock(paths),
         "keys": lambda: _keys(paths),
+        "database": lambda: _database(paths.db),
         "free space": lambda: _free_space(paths.root),
         "witness": lambda: _witness(paths, witness or default_folder()),
         "blobs": lambda: _blobs(paths.blobs),
     }
     if settings.database is not None:  # none of the looks at a file say anything then
-        looks = {"database": lambda: _server(settings, paths), **looks}
+        looks["database"] = lambda: _server(settings, paths)
         del looks["schema"]
     return [_look(check, look) for check, look in looks.items()]
 
