@@ -12,8 +12,8 @@ from datahall.core.records import EntryKind
 ENTRY_KINDS = (
     "hall.created key.issued key.revoked app.declared environment.seen step.started step.completed step.failed "
     "step.interrupted holdout.opened verdict.given version.registered version.revoked deployment.opened "
-    "deployment.retired replica.started replica.changed routes.published answers.sealed entry.void "
-    "run.answered blobs.condemned blobs.pardoned artifact.erased keys.rotated keys.rewrapped answers.erased"
+    "deployment.retired replica.started replica.changed routes.published answers.sealed answers.erased entry.void "
+    "run.answered blobs.condemned blobs.pardoned artifact.erased keys.rotated keys.rewrapped"
 )
 PORTS = "Answerer BlobStore Catalogue Clock Coordinator Launcher LedgerStore Predictor Process Signer Witness"
 TABLES = (
@@ -101,6 +101,7 @@ GET /api/v1/healthz public
 GET /api/v1/keys admin
 GET /api/v1/status read
 POST /api/v1/keys admin
+POST /api/v1/keys/rotate admin
 POST /api/v1/plan admin
 POST /api/v1/runs admin
 """

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from datahall.app.cli.verbs.provenance import show_provenance
+from datahall.app.control import Control
 from datahall.core.errors import NotFoundError
 from datahall.core.records import Act, Bundle, Change, KeyGrant, Replica, RouteTable, Version
 from datahall.deploy.table import next_table, routes_body
@@ -84,6 +85,18 @@ def test_the_revision_alone_proves_version_and_bundle(routed, revision, state, c
     shown = " ".join(capsys.readouterr().out.split())
     assert f"record {state}" in shown
     assert "which version gave it" in shown
+
+
+def test_the_hall_tells_it_to_whoever_asks_by_id(routed):
+    parts = AnswerIdParts(gateway="g1", sequence=7, route_revision=1, at_ns=3_000_000)
+    text = make_answer_id(parts, routed.hall.keys.answer_key)
+    control = Control(routed.hall)
+    found = control.provenance(text)
+    assert (found.record, found.verified, found.answer) == ("lost", True, text)
+    with pytest.raises(NotFoundError, match="not an answer id of this key's team"):
+        control.provenance(text, team="another")
+    with pytest.raises(NotFoundError, match="not an answer id of this hall"):
+        control.provenance(make_answer_id(parts, KEY))
 
 
 def test_a_revision_that_never_was_proves_nothing(routed):

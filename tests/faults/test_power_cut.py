@@ -12,7 +12,6 @@ from datahall.testing.powercut import images, lay_out
 from tests.faults.workload import lost, record
 
 NUM_CUTS, NUM_TORTURE = 50, 500  # for each number of writers
-SETTINGS = "wal_autocheckpoint = 40"
 
 
 def is_wal_sync(operation):
@@ -62,6 +61,6 @@ def test_a_thousand_power_cuts_lose_no_acknowledged_act(recording, tmp_path, see
 
 def test_without_a_sync_for_each_commit_acknowledged_acts_are_lost(tmp_path):
     """The control: the same test, with the catalogue told to sync less."""
-    recording = record(tmp_path / "hall", seed=1, num_acts=120, settings=(SETTINGS, "synchronous = NORMAL"))
+    recording = record(tmp_path / "hall", seed=1, num_acts=120, synchronous="NORMAL")
     wrong = cut_power(recording, tmp_path, range(NUM_CUTS))
     assert sum("acknowledged acts are lost" in each for each in wrong) >= NUM_CUTS // 4

@@ -8,9 +8,7 @@ import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
-from datahall.backends.db import engines
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core import failpoints
 from datahall.core.records import Act, App, Change, Entry
@@ -45,21 +43,6 @@ class Recording(NamedTuple):
 
 
 @contextmanager
-def pragmas(*statements):
-    """Give every connection that is opened in the block its own settings, after the house's own."""
-    connect = engines.connect
-
-    def settled(*arguments, **options):
-        connection = connect(*arguments, **options)
-        for statement in statements:
-            connection.execute(f"PRAGMA {statement}")
-        return connection
-
-    with mock.patch.object(engines, "connect", settled):
-        yield
-
-
-@contextmanager
 def watched(layer, folder):
     """Let `layer` see SQLite's operations, and the house's own syncs of `folder`."""
 
@@ -71,21 +54,25 @@ def watched(layer, folder):
         yield
 
 
-def open_catalogue(folder):
-    return SqliteCatalogue(folder / "hall.db", AutoClock(), entry_key=ENTRY_KEY)
+def open_catalogue(folder, *, synchronous="FULL", num_pages=1000):
+    """Open the real catalogue; `num_pages` of WAL lead to a checkpoint, so that with few it starts anew many times."""
+    opened = SqliteCatalogue(folder / "hall.db", AutoClock(), entry_key=ENTRY_KEY, synchronous=synchronous)
+    try:
+        opened.transact(lambda cursor: cursor.execute(f"PRAGMA wal_autocheckpoint = {num_pages}"))
+    except BaseException:  # a disk that fails must not leave it open
+        opened.close()
+        raise
+    return opened
 
 
-def record(folder, *, seed, num_writers=1, num_acts=100, settings=("wal_autocheckpoint = 40",)):
-    """Let writers do acts of 1 to 5 changes in two sessions, with integration in between, and record everything.
-
-    The few pages between two checkpoints make the WAL start anew many times.
-    """
+def record(folder, *, seed, num_writers=1, num_acts=100, synchronous="FULL"):
+    """Let writers do acts of 1 to 5 changes in two sessions, with integration in between, and record everything."""
     folder.mkdir()
     layer, acts, heads = DiskLayer(), [], []
     writers = [Writer(f"w{number}", random.Random(f"{seed}/{number}")) for number in range(num_writers)]  # noqa: S311
-    with watched(layer, folder), pragmas(*settings):
+    with watched(layer, folder):
         for _ in range(2):
-            with closing(open_catalogue(folder)) as catalogue:
+            with closing(open_catalogue(folder, synchronous=synchronous, num_pages=40)) as catalogue:
                 threads = [
                     threading.Thread(target=writer.work, args=(catalogue, layer, acts, num_acts // 2 // num_writers))
                     for writer in writers[1:]

@@ -89,7 +89,7 @@ def test_records_are_found_by_their_id(tmp_path):
     log = AnswerLog(tmp_path, "g1", KEY, now_ns=0, max_records=10)
     for now in range(5):
         write(log, 7)
-        log.sync()
+        log.sync_work()()
         log.rotate(now)
     names = [path.name for path in segment_files(tmp_path)]
     assert names == ["g1-000000000000000.sealed", "g1-000000000000014.sealed", "g1-000000000000028.open"]

@@ -196,6 +196,16 @@ def test_what_was_ended_but_not_renamed_is_sealed_as_it_is(tmp_path):
     assert path.read_bytes() == whole
 
 
+def test_a_file_that_somebody_removed_holds_up_no_other(tmp_path):
+    log = AnswerLog(tmp_path, "g1", KEY, now_ns=0)
+    write(log, 1)
+    segment_files(tmp_path)[0].unlink()
+    log.close(1)
+    write(log, 1)
+    log.close(2)
+    assert [path.name for path in segment_files(tmp_path)] == ["g1-000000000000001.sealed"]
+
+
 def write_until_refused(log):
     for _ in range(100):
         write(log, 1)

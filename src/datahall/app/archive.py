@@ -21,7 +21,7 @@ from datahall.serve.answers import AnswerIdParts
 from datahall.serve.segment_files import SEALED, Segment, find_local, is_of
 from datahall.serve.stored import MEDIA_TYPE, StoredSegment, decode_segment, encode_segment, leaf_of
 
-_NUM_CACHED = 8
+_NUM_CACHED = 4
 
 
 class Kept(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,7 +136,6 @@ class Control:
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
         self._running = threading.Lock()
-        self._archive = Archive(hall.catalogue, hall.vault, hall.paths.answers, hall.keys.answer_key)
         self.keys_changed: Callable[[], None] = lambda: None
         """Called after a key was issued or revoked, so that gateways know before the caller does."""
         self._watched: list[Callable[[], tuple[str, ...]]] = []
@@ -290,6 +289,10 @@ class Control:
         """Write one change, and in the same transaction the answer to the call that asked for it."""
         call = self.calls.call(once, answer) if once else None
         self._hall.catalogue.act(Act(kind=kind, actor="owner", body=body, changes=(change,), call=call))
+
+    @cached_property
+    def _archive(self) -> Archive:
+        return Archive(self._hall.catalogue, self._hall.vault, self._hall.paths.answers, self._hall.keys.answer_key)
 
     def _app_status(self, app: App, replicas: list[Replica]) -> AppStatus:
         catalogue = self._hall.catalogue

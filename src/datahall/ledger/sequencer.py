@@ -74,6 +74,8 @@ class Sequencer:
         self._store, self._signer, self._clock, self._witness = store, signer, clock, witness
         self._coordinator = coordinator
         self._interval_s = interval_s
+        self._witnessed = ""
+        """The note that the witness took last: it is not asked twice a second, as it may be far away."""
         self._turn = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -144,8 +146,9 @@ class Sequencer:
 
     def _publish(self, newest: Checkpoint | None) -> UnavailableError | None:
         try:
-            if self._witness is not None and newest is not None and self._witness.newest(self.origin) != newest.note:
+            if self._witness is not None and newest is not None and self._witnessed != newest.note:
                 self._witness.publish(self.origin, newest.note)
+                self._witnessed = newest.note
         except UnavailableError as error:
             return error
         return None

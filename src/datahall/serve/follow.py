@@ -87,6 +87,7 @@ class Follower:
         for name in list(self._lanes):
             if name in current:
                 self._lanes[name].keep(current[name])
+                self._lanes[name].revision = table.revision
             else:
                 self._lanes.pop(name).close()
         self._adopted()

@@ -196,7 +196,7 @@ class Gateway:
             slot.respond(from_error(error, retry_after_s=lane.retry_after_s()))
 
     def _answered(self, lane: Lane, outcomes: list[tuple[Call, Outcome]], replica: str) -> None:
-        for slot, response in self._recorder.record(lane.route, self._follower.revision, outcomes, replica):
+        for slot, response in self._recorder.record(lane.route, lane.revision, outcomes, replica):
             slot.respond(response)
 
     def _public(self, found: Match) -> Response:

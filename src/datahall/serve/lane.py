@@ -57,6 +57,8 @@ class Lane:
         self, route: Route, *, connect: Connect, clock: Clock, settings: BatchSettings, answered: Answered
     ) -> None:
         self.route = route
+        self.revision = -1
+        """The newest revision of the routes in which this deployment is: while it drains, no longer the one in use."""
         self.rows = RowReader(route.manifest)
         self.tensors = TensorReader(route.manifest)
         self.num_open = 0

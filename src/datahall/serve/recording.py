@@ -106,10 +106,12 @@ class Recorder:
 
     async def tick(self) -> None:
         """Make what was answered durable, without holding up answers, and rotate; called every 100 ms."""
-        work = self._log.sync_work()
-        if work is not None:
-            await asyncio.get_running_loop().run_in_executor(None, work)
-        self._log.rotate(self._clock.now_ns())
+        loop = asyncio.get_running_loop()
+        if (work := self._log.sync_work()) is not None:
+            await loop.run_in_executor(None, work)
+        self._log.end(self._clock.now_ns())
+        if (seal := self._log.seal_work()) is not None:
+            await loop.run_in_executor(None, seal)
 
     def close(self) -> None:
         """Seal the log."""

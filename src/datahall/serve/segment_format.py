@@ -108,12 +108,12 @@ class SegmentSeal:
 
 
 def open_seal(data: bytes, key: bytes, gateway: str, first_sequence: int) -> SegmentSeal | None:
-    """Return the seal of a segment's bytes, None where not even the header was wholly written.
+    """Return the seal of a segment's bytes, None where not even the header was wholly written before power failed.
 
     Raises IntegrityError for a header that was made under another key, or for another gateway or place in the log:
     reading on would take every record for a torn one.
     """
-    if len(data) < HEADER_BYTES or not any(data[:HEADER_BYTES]):
+    if len(data) < HEADER_BYTES or not data.startswith(_MAGIC):
         return None
     seal = SegmentSeal(key, gateway, first_sequence, data[len(_MAGIC) : len(_MAGIC) + _SALT_BYTES])
     if not hmac.compare_digest(seal.header(), data[:HEADER_BYTES]):

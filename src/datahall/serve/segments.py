@@ -1,7 +1,7 @@
 """The answer log: append-only segments that have every answer's record before its client has the answer.
 
 A segment is a file of encrypted frames (`segment_format.py`), one frame a write, its records being `Answer`s as
-MessagePack. One write hands all records of a batch to the kernel, so a killed gateway loses none; `sync`, called every
+MessagePack. One write hands all records of a batch to the kernel, so a killed gateway loses none; `sync_work`, done every
 100 ms, bounds what a power cut can take. The file being written is called `<gateway>-<first sequence>.open`; a full one
 is ended, synced and renamed to `.sealed`, after which it never changes. Control moves sealed ones into the blob store;
 until then they spool here, up to a bound beyond which no answer is given. `<gateway>.next` holds the number with which
@@ -22,7 +22,7 @@ from datahall.core.durable import remove, rename, sync_data, sync_file, sync_fol
 from datahall.core.errors import IntegrityError, StorageFullError, UnavailableError
 from datahall.core.records import Answer
 from datahall.serve.segment_files import OPEN, SEALED, Segment, first_sequence, read_segment, segment_files
-from datahall.serve.segment_format import HEADER_BYTES, MAX_RECORD_BYTES, SegmentSeal, open_seal
+from datahall.serve.segment_format import MAX_RECORD_BYTES, SegmentSeal, open_seal
 
 _ENCODER = msgspec.msgpack.Encoder()
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -59,8 +59,8 @@ class AnswerLog:
         self._seal: SegmentSeal
         self._num_records = self._num_bytes = 0
         self._opened_at_ns = now_ns
-        self._dirty = False
-        self._ended: list[Path] = []
+        self._dirty = self._is_new = False
+        self._ended: list[tuple[Path, int]] = []
         self.next_sequence = self._recover()
         self._num_spooled_bytes, self._looked_at_ns = self._look(), now_ns
 
@@ -97,46 +97,57 @@ class AnswerLog:
         self._num_records += len(records)
         self._dirty = True
 
-    def sync(self) -> None:
-        """Make everything appended survive a power cut."""
-        if self._dirty:
-            sync_data(self._descriptor, at="answers.sync")
-            self._dirty = False
-
     def sync_work(self) -> Callable[[], None] | None:
-        """Return `sync` as work for another thread, None where there is nothing to do."""
+        """Return what makes everything appended survive a power cut, as work for any thread; None if that is done."""
         if not self._dirty:
             return None
-        descriptor = os.dup(self._descriptor)  # the log may seal its segment and close its own meanwhile
+        descriptor = os.dup(self._descriptor)  # the log may end its segment and close its own meanwhile
         self._dirty = False  # only now: where no descriptor was left, the next call must find the work again
+        is_new, self._is_new = self._is_new, False
 
         def work() -> None:
             try:
                 sync_data(descriptor, at="answers.tick")
+                if is_new:
+                    sync_folder(self.folder, at="answers.open")
+            except OSError:
+                self._is_new = is_new or self._is_new
+                self._dirty = self._descriptor >= 0  # an ended segment is synced when it is sealed
+                raise
             finally:
                 os.close(descriptor)
 
         return work
 
-    def rotate(self, now_ns: int, *, force: bool = False) -> Path | None:
-        """Seal the segment if it is full, a minute old, or `force`; return the sealed file, if any."""
+    def end(self, now_ns: int, *, force: bool = False) -> None:
+        """Put an end to the segment if it is full, a minute old, or `force`; waits for no disk."""
         if now_ns - self._looked_at_ns >= _LOOK_NS:
             self._num_spooled_bytes, self._looked_at_ns = self._look(), now_ns
         if self._path is None:
             self._opened_at_ns = now_ns
-            return self._seal_ended()
+            return
         old = now_ns - self._opened_at_ns >= self._max_age_ns
         if not (old or force or self._num_records >= self._max_records):
-            return self._seal_ended()
-        _remember(self.folder, self.gateway, self.next_sequence)
+            return
         os.ftruncate(self._descriptor, self._num_bytes)
         self._write(self._seal.end(offset=self._num_bytes, num_records=self._num_records))
         # Nothing may follow the end, so whatever fails from here on, the next append begins another file.
-        self._ended.append(self._path)
+        self._ended.append((self._path, self.next_sequence))
         os.close(self._descriptor)
         self._num_spooled_bytes += self._num_bytes
         self._descriptor, self._path, self._num_records, self._num_bytes = -1, None, 0, 0
-        self._opened_at_ns, self._dirty = now_ns, False
+        self._opened_at_ns, self._dirty, self._is_new = now_ns, False, False
+
+    def seal_work(self) -> Callable[[], Path | None] | None:
+        """Return what syncs and seals the segments that were ended, as work for any thread; None if there are none.
+
+        It returns the last file that it sealed. What fails is tried again by the next call's work.
+        """
+        return self._seal_ended if self._ended else None
+
+    def rotate(self, now_ns: int, *, force: bool = False) -> Path | None:
+        """Do what `end` and then `seal_work` does; return the sealed file, if any."""
+        self.end(now_ns, force=force)
         return self._seal_ended()
 
     def close(self, now_ns: int) -> None:
@@ -147,15 +158,14 @@ class AnswerLog:
         path = self.folder / f"{self.gateway}-{self.next_sequence:015d}{OPEN}"
         seal = SegmentSeal(self._key, self.gateway, self.next_sequence)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._descriptor, self._path, self._seal, self._num_bytes, self._is_new = descriptor, path, seal, 0, True
         try:
-            os.write(descriptor, seal.header())
-            sync_data(descriptor, at="answers.header")
-            sync_folder(self.folder, at="answers.open")
+            self._write(seal.header())
         except OSError:
             os.close(descriptor)
+            self._descriptor, self._path = -1, None
             remove(path, at="answers.undo")
             raise
-        self._descriptor, self._path, self._seal, self._num_bytes = descriptor, path, seal, HEADER_BYTES
 
     def _write(self, data: bytes) -> None:
         """Write all of `data` behind what is there, or leave the file as it was."""
@@ -171,11 +181,13 @@ class AnswerLog:
         self._num_bytes = end + len(data)
 
     def _seal_ended(self) -> Path | None:
-        """Seal what has its end; where that fails, the next call tries again."""
         sealed = None
-        while self._ended:
-            sealed = _seal(self._ended[0])
-            del self._ended[0]
+        for path, following in tuple(self._ended):
+            with contextlib.suppress(FileNotFoundError):  # somebody removed it: that must not hold up the next ones
+                _remember(self.folder, self.gateway, following)
+                sealed = _seal(path)
+            with contextlib.suppress(ValueError):  # at the very end, another thread may still be at the same work
+                self._ended.remove((path, following))
         return sealed
 
     def _recover(self) -> int:

@@ -91,7 +91,7 @@ class BlobStoreContract:
         assert store.get(store.write(reusing(), team="ward"), team="ward") == b"".join(parts)
 
     def test_a_range_is_the_slice(self, store: TamperableStore) -> None:
-        data = _half_compressible(3 * FRAME_BYTES + 12_345, seed=5)
+        data = half_compressible(3 * FRAME_BYTES + 12_345, seed=5)
         grant = store.put(data, team="ward")
         edges = [0, 1, FRAME_BYTES - 1, FRAME_BYTES, FRAME_BYTES + 1, 3 * FRAME_BYTES, len(data) - 1, len(data)]
         places = st.one_of(st.sampled_from(edges), st.integers(0, len(data) + 5))
@@ -322,6 +322,7 @@ def _index_bytes(num: int) -> int:
     return 4 * num + TAG_BYTES
 
 
-def _half_compressible(size_bytes: int, *, seed: int) -> bytes:
+def half_compressible(size_bytes: int, *, seed: int) -> bytes:
+    """Return bytes half of which are noise, so that each frame holds some of both."""
     draw = random.Random(seed)  # noqa: S311  test data
     return b"".join(draw.randbytes(2048) + bytes(2048) for _ in range(size_bytes // 4096 + 1))[:size_bytes]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datahall.backends.blobs.folder import (
+    files_in,
+    is_in_place,
+    is_temporary,
     make_shard,
     objects_in,
     open_object,
     path_of,
     teams_in,
 )
-from datahall.core.durable import link, remove, sync_folder, write_pieces
+from datahall.core.clock import SystemClock
+from datahall.core.durable import link, remove, rename, sync_folder, write_pieces
 from datahall.core.errors import IntegrityError
+from datahall.core.ports import Clock
 from datahall.core.records import Grant
 from datahall.core.room import SourceError, own_errors, room_in
 from datahall.security.opening import Opening
@@ -31,8 +37,9 @@ class LocalBlobStore:
     was killed leaves is a file with a dot before its name, which `scrub` removes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.folder = folder
+        self._clock = clock or SystemClock()
 
     def path(self, object_name: str, *, team: str) -> Path:
         """Return the file of one object, whether it exists or not. Raises UserError for an impossible name."""
@@ -58,7 +65,7 @@ class LocalBlobStore:
 
     def get(self, grant: Grant, *, team: str) -> bytes:
         """Return the plain bytes. Raises NotFoundError or IntegrityError."""
-        with self._opened(grant, team) as opening:
+        with self._opened(self._path(grant, team), grant, team) as opening:
             return opening.whole()
 
     def read(self, grant: Grant, *, team: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -75,10 +82,6 @@ class LocalBlobStore:
         except FileNotFoundError:
             return
         sync_folder(path.parent, at="blobs.delete")
-
-    def list(self, *, team: str) -> list[str]:
-        """Return the names of all objects of a team, sorted."""
-        return sorted(path.name for path in objects_in(self.folder / check_team(team)))
 
     def take(self, staging: Path) -> None:
         """Move every object of the store in `staging`, on the same file system, into this one; durably.
@@ -102,7 +105,32 @@ class LocalBlobStore:
         for folder, sources in taken.items():
             sync_folder(folder, at="blobs.take")
             for source in sources:
-                source.unlink()
+                remove(source, at="blobs.take")
+
+    def quarantine(self, object_name: str, *, team: str) -> None:
+        """Move an object, or what lies in its place, to the folder `.quarantine`, durably; it is never deleted from there."""
+        source = self.path(object_name, team=team)
+        aside = self.folder / ".quarantine" / team
+        make_shard(self.folder, aside, at="blobs.aside")
+        rename(source, aside / f"{object_name}.{secrets.token_hex(4)}", at="blobs.quarantine")
+        sync_folder(aside, at="blobs.quarantine")
+        sync_folder(source.parent, at="blobs.quarantined")
+
+    def clear(self, *, team: str, older_than_s: float) -> list[str]:
+        """Remove the copies that killed writers left, last written longer ago than that, and return their names."""
+        limit_ns = self._clock.now_ns() - round(older_than_s * 1e9)
+        found = [path for path in files_in(self.folder / check_team(team)) if is_temporary(path)]
+        stale = [path for path in found if path.lstat().st_mtime_ns < limit_ns]
+        for path in stale:
+            remove(path, at="blobs.clear")
+        return sorted(path.name for path in stale)
+
+    def strange(self, *, team: str) -> list[str]:
+        """Return what lies among a team's objects and is none, as `<folder>/<name>`."""
+        found = files_in(self.folder / check_team(team))
+        return sorted(
+            f"{path.parent.name}/{path.name}" for path in found if not is_in_place(path) and not is_temporary(path)
+        )
 
     def read_stored(self, object_name: str, *, team: str) -> bytes:
         """Return an object as it is stored, still sealed. Raises NotFoundError or IntegrityError."""
@@ -113,6 +141,19 @@ class LocalBlobStore:
         """Put sealed bytes in place, whatever they are; durably. Raises StorageFullError when the disk takes no more."""
         self._store(object_name, (stored,), team)
 
+    def list(self, *, team: str) -> list[str]:
+        """Return the names of all objects of a team, sorted."""
+        return sorted(path.name for path in objects_in(self.folder / check_team(team)))
+
+    def check_file(self, path: Path, grant: Grant, *, team: str) -> None:
+        """Raise IntegrityError unless a file holds the whole object of a grant, wherever it lies."""
+        with self._opened(path, grant, team) as opening:
+            opening.check()
+
+    def _path(self, grant: Grant, team: str) -> Path:
+        check_grant(grant)
+        return self.path(grant.object, team=team)
+
     def _store(self, object_name: str, pieces: Iterable[bytes | bytearray], team: str) -> None:
         path = self.path(object_name, team=team)
         with room_in(self.folder):
@@ -120,14 +161,13 @@ class LocalBlobStore:
             write_pieces(path, pieces, at="blobs.put")
 
     def _read(self, grant: Grant, team: str, start: int, stop: int | None) -> Generator[bytes, None, None]:
-        with self._opened(grant, team) as opening:
+        with self._opened(self._path(grant, team), grant, team) as opening:
             yield b""  # taken by `read`: what is missing or wrong from the start is said before anything is used
             yield from opening.read(start, stop)
 
     @contextmanager
-    def _opened(self, grant: Grant, team: str) -> Iterator[Opening]:
-        check_grant(grant)
-        descriptor = open_object(self.path(grant.object, team=team))
+    def _opened(self, path: Path, grant: Grant, team: str) -> Iterator[Opening]:
+        descriptor = open_object(path)
         try:
             stored_bytes = os.fstat(descriptor).st_size
             if stored_bytes > max_sealed_bytes(grant.size_bytes):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 
 from sqlalchemy import Dialect
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateSequence, CreateTable
 
 from datahall.backends.db.tables import METADATA, REVISION, entry_seq
+from datahall.core.durable import step
 from datahall.core.errors import SchemaError, UserError
 
 APPLICATION_ID = 0x44415448  # "DATH", so that a stranger's database is never taken for a hall
@@ -36,7 +37,7 @@ def prepare(connection: sqlite3.Connection, where: str) -> None:
             connection.execute(f"PRAGMA user_version = {int(REVISION)}")
         else:
             check_revision(revision_of(connection), where)
-        connection.execute("COMMIT")
+        step("db.prepare/commit", partial(connection.execute, "COMMIT"))
     except BaseException:  # a refused file must stay exactly as it was
         if connection.in_transaction:
             connection.execute("ROLLBACK")

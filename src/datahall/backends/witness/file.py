@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datahall.core.canonical import digest_bytes
 from datahall.core.durable import write_atomic
-from datahall.core.errors import IntegrityError, UnavailableError
-from datahall.ledger.checkpoint import read_note
-from datahall.ledger.tree import verify_consistency
-
-Prove = Callable[[int, int], Sequence[bytes]]
-"""Returns the consistency proof between two sizes, such as `partial(consistency_proof, read=store.nodes)`."""
+from datahall.core.errors import UnavailableError
+from datahall.ledger.witnessing import Prove, check_head, out_of_reach
 
 
 def default_folder() -> Path:
@@ -26,11 +22,7 @@ def default_folder() -> Path:
 
 
 class FileWitness:
-    """Remembers each hall's newest tree head, and takes another only with a proof that it extends the old one.
-
-    The proof comes from the hall (`prove`) but cannot be forged: it must lead from the remembered root to the new one.
-    So the newest head stands for all before it, and one file an origin suffices. Several processes may share it.
-    """
+    """Remembers each hall's newest tree head, one file an origin. Several processes may share a folder."""
 
     def __init__(self, folder: Path, prove: Prove) -> None:
         self.folder = folder
@@ -48,45 +40,22 @@ class FileWitness:
     def publish(self, origin: str, note: str) -> None:
         """Remember `note` as the newest of `origin`.
 
-        Raises IntegrityError, and remembers nothing, for a note of another origin, one with fewer entries than
-        were seen, and one whose tree does not extend the tree that was seen. Raises UnavailableError where the folder
+        Raises IntegrityError, and remembers nothing, where `check_head` does. Raises UnavailableError where the folder
         cannot be used.
         """
-        new = read_note(note)
-        if new.origin != origin:
-            raise IntegrityError(f"a checkpoint of '{new.origin}' was published as one of '{origin}'")
+        where = str(self._path(origin))
+        check_head(origin, None, note, self._prove, where=where, forget="")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._alone(origin):
-                seen = self.newest(origin)
-                if seen is not None:
-                    self._check_extends(origin, seen, note)
+                seen, forget = self.newest(origin), "remove the file named above"
+                check_head(origin, seen, note, self._prove, where=where, forget=forget)
                 write_atomic(self._path(origin), note.encode(), at="witness.note")
         except OSError as error:
             raise self._out_of_reach(error) from error
 
-    def _check_extends(self, origin: str, seen_note: str, note: str) -> None:
-        seen, new = read_note(seen_note), read_note(note)
-        where = str(self._path(origin))
-        if new.size < seen.size:
-            raise IntegrityError(
-                f"the ledger has {new.size} entries, but {seen.size} were witnessed: it was cut off or rolled back",
-                where=where,
-                hint="restore the newer copy of the hall; to accept the loss, remove the file named above",
-            )
-        if not verify_consistency(seen.size, seen.root, new.size, new.root, self._prove(seen.size, new.size)):
-            raise IntegrityError(
-                f"the ledger does not extend the {seen.size} entries that were witnessed: it was rewritten",
-                where=where,
-                hint="compare it with a copy you trust: datahall verify",
-            )
-
     def _out_of_reach(self, error: OSError) -> UnavailableError:
-        return UnavailableError(
-            f"the witness cannot be reached: {error.strerror}",
-            where=str(self.folder),
-            hint="until it can, a hall that is rolled back to an old copy would not be noticed",
-        )
+        return out_of_reach(error.strerror or str(error), str(self.folder))
 
     def _path(self, origin: str) -> Path:
         # Named by digest: an origin may hold slashes.

@@ -1,0 +1,166 @@
+"""Reads the code for its durable steps: which failpoints there are, and who goes around `core/durable.py`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+SRC = ROOT / "src" / "datahall"
+DOOR = SRC / "core" / "durable.py"
+SYSTEM_CALLS = {"fsync", "fdatasync", "sync", "rename", "renames", "replace", "link", "unlink", "remove", "symlink"}
+PATH_CALLS = {"rename": 1, "replace": 1, "hardlink_to": 1, "unlink": 0, "symlink_to": 1}
+"""Methods of a Path, with how many arguments they take: `str.replace` takes two."""
+
+
+class Step(NamedTuple):
+    """One durable step that the code names: its failpoint without `:before` and `:after`, and where it is."""
+
+    name: str
+    place: str
+
+
+def trees(folder: Path = SRC) -> dict[Path, ast.Module]:
+    """Return every module of the product."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
+
+
+def steps(modules: dict[Path, ast.Module]) -> list[Step]:
+    """Return the steps of every call that names one, through helpers that hand their own `at` on."""
+    helpers = _helpers(modules)
+    return [
+        Step(name, f"{path.relative_to(SRC)}:{call.lineno}")
+        for path, module in modules.items()
+        if path != DOOR
+        for call in _calls(module)
+        for name in _named_by(call, helpers)
+    ]
+
+
+def unnamed(modules: dict[Path, ast.Module]) -> list[str]:
+    """Return each call of a durable step whose name is neither a literal nor its function's own `at`."""
+    helpers = _helpers(modules)
+    return [
+        f"{path.relative_to(SRC)}:{call.lineno}"
+        for path, module in modules.items()
+        if path != DOOR
+        for call in _calls(module)
+        if (_name(call) == "step" and _is_ours(module, "step")) or (_name(call) in helpers and _at(call) is not None)
+        if not list(_named_by(call, helpers)) and not _hands_on(call)
+    ]
+
+
+def goes_around(modules: dict[Path, ast.Module]) -> list[str]:
+    """Return each call that syncs, renames, links, removes or commits without going through `core/durable.py`."""
+    return [
+        f"{path.relative_to(SRC)}: {ast.unparse(call)}"
+        for path, module in modules.items()
+        if path != DOOR
+        for call in _calls(module)
+        if _is_system_call(call) or _is_path_call(call) or _is_commit(call)
+    ]
+
+
+def _is_system_call(call: ast.Call) -> bool:
+    return ast.unparse(call.func) in {f"os.{name}" for name in SYSTEM_CALLS}
+
+
+def _is_path_call(call: ast.Call) -> bool:
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in PATH_CALLS:
+        return False
+    if any(isinstance(part, ast.Call) and ast.unparse(part.func).startswith("pl.") for part in ast.walk(call.func)):
+        return False
+    named = {keyword.arg for keyword in call.keywords}
+    return len(call.args) == PATH_CALLS[call.func.attr] and named <= {"missing_ok"} and not _is_frame(call)
+
+
+def _is_frame(call: ast.Call) -> bool:
+    """Whether this renames columns of a table: with a dictionary, or a column's name."""
+    return call.func.attr == "rename" and bool(call.args) and "name" in ast.unparse(call.args[0])
+
+
+def _is_commit(call: ast.Call) -> bool:
+    """Whether this commits outside a step: `connection.commit()`, or COMMIT as a statement."""
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "commit":
+        return True
+    said = call.args[0] if call.args else None
+    return (
+        isinstance(said, ast.Constant)
+        and said.value == "COMMIT"
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr.startswith("exec")
+    )
+
+
+def _helpers(modules: dict[Path, ast.Module]) -> dict[str, list[str]]:
+    """Return name to suffixes of every function that takes `at` and hands it on to durable steps."""
+    takers = [
+        node
+        for module in modules.values()
+        for node in ast.walk(module)
+        if isinstance(node, ast.FunctionDef) and any(arg.arg == "at" for arg in node.args.kwonlyargs)
+    ]
+    found: dict[str, list[str]] = {}
+    for _ in range(5):  # helpers of helpers: nobody is further from the door
+        for function in takers:
+            inner = [call for call in _calls(function) if call is not function]
+            found[function.name] = [suffix for call in inner for suffix in _handed(call, found)]
+    return {name: suffixes for name, suffixes in found.items() if suffixes}
+
+
+def _handed(call: ast.Call, found: dict[str, list[str]]) -> list[str]:
+    if _name(call) == "step" and call.args and isinstance(call.args[0], ast.JoinedStr):
+        return [part.value for part in call.args[0].values if isinstance(part, ast.Constant)]
+    return found.get(_name(call), []) if _hands_on(call) else []
+
+
+def _named_by(call: ast.Call, helpers: dict[str, list[str]]) -> Iterator[str]:
+    if _name(call) == "step" and call.args and isinstance(call.args[0], ast.Constant):
+        yield call.args[0].value
+    at = _at(call)
+    if _name(call) in helpers and isinstance(at, ast.Constant):
+        yield from (f"{at.value}{suffix}" for suffix in helpers[_name(call)])
+
+
+def _hands_on(call: ast.Call) -> bool:
+    at = _at(call)
+    return (isinstance(at, ast.Name) and at.id == "at") or (
+        _name(call) == "step" and bool(call.args) and ast.unparse(call.args[0]).startswith("f'{at}/")
+    )
+
+
+def _at(call: ast.Call) -> ast.expr | None:
+    return next((keyword.value for keyword in call.keywords if keyword.arg == "at"), None)
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _is_ours(module: ast.Module, name: str) -> bool:
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "datahall.core.durable"
+        and any(alias.name == name for alias in node.names)
+        for node in ast.walk(module)
+    )
+
+
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def defaults(modules: dict[Path, ast.Module]) -> list[Step]:
+    """Return the steps that a helper names by the default of its own `at`."""
+    helpers = _helpers(modules)
+    return [
+        Step(f"{default.value}{suffix}", f"{path.relative_to(SRC)}:{node.lineno}")
+        for path, module in modules.items()
+        for node in ast.walk(module)
+        if isinstance(node, ast.FunctionDef)
+        for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+        if arg.arg == "at" and isinstance(default, ast.Constant)
+        for suffix in helpers.get(node.name, [])
+    ]

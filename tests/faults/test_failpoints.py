@@ -1,0 +1,209 @@
+"""At every durable step of the code the process may die or the disk fail: what is left is the old state or the new one."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults import scan
+from tests.faults.scenarios import SCENARIOS
+
+ELSEWHERE = {
+    "postgres.create/commit": "tests/backends/test_postgres.py: it needs a server",
+    "postgres.act/commit": "tests/backends/test_postgres.py: it needs a server",
+}
+"""Steps that no scenario reaches, and where they are tested."""
+
+AROUND = {
+    "app/decisions.py": "a log is turned over; nothing rests on it",
+    "backends/launch/local.py": "a log is turned over; nothing rests on it",
+    "app/http/listen.py": "a socket, gone with its process anyway",
+    "serve/replica.py": "a socket, gone with its process anyway",
+    "serve/gateway.py": "says that this gateway is there, and is read only while its process lives",
+    "app/supervisor.py": "says that a supervisor is there, and is believed only while its process lives",
+    "core/hall.py": "remembers a folder of sockets, and is believed only while that is there",
+    "security/keys.py": "the first name of a key's file, once the second one is durable",
+    "backends/blobs/local.py": "the first name of an object's file, once the second one is durable",
+}
+"""Files with a rename or a removal that need not be durable, and why."""
+
+SHARED = {"blobs.shard/folder"}
+"""Names that two calls of one helper share."""
+
+
+@pytest.fixture(scope="module")
+def modules():
+    return scan.trees()
+
+
+@pytest.fixture(scope="module")
+def world():
+    """The process whose children do the actions: `world(order)` returns what became of one."""
+    command = [sys.executable, "-m", "tests.faults.crash_main"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=scan.ROOT) as process:
+
+        def order(name, folder, **how):
+            process.stdin.write(json.dumps({"scenario": name, "folder": str(folder), **how}) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield order
+        process.stdin.close()
+        process.wait(30)
+
+
+class Trial:
+    """One scenario, prepared once and tried many times, each time in a copy."""
+
+    def __init__(self, name, world, folder):
+        self.name, self.world, self.scenario = name, world, SCENARIOS[name]
+        self._folder, self._num = folder, 0
+        self._prepared = folder / "prepared"
+        self._prepared.mkdir()
+        self.scenario.prepare(self._prepared)
+        self.old = self.scenario.state(self.fresh())
+        whole = self.fresh()
+        self.reached = self.do(whole)["reached"]
+        self.new = self.again(whole)
+
+    def fresh(self):
+        self._num += 1
+        return shutil.copytree(self._prepared, self._folder / f"{self._num}")
+
+    def do(self, folder, **how):
+        return self.world(self.name, folder, **how)
+
+    def again(self, folder):
+        """Do the action without a fault; return the state that it leaves."""
+        self.scenario.act(folder)
+        state = self.scenario.state(folder)
+        self.scenario.clean(folder)
+        return state
+
+    def check(self, folder, where):
+        """What is left is old or new, and the action then succeeds."""
+        assert self.scenario.state(folder) in {self.old, self.new}, where
+        assert self.again(folder) == self.new, where
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def trials(world, memory):
+    """Return a function from a scenario's name to its trial, made once."""
+    made = {}
+
+    def trial(name):
+        if name not in made:
+            made[name] = Trial(name, world, memory())
+        return made[name]
+
+    return trial
+
+
+def die_everywhere(trial, numbers):
+    for number in numbers:
+        folder, name = trial.fresh(), trial.reached[number]
+        assert trial.do(folder, kill_at=number) == {"signal": 9}
+        if number == 0:
+            assert trial.scenario.state(folder) == trial.old, "nothing is done before the first step"
+        trial.check(folder, f"killed at {name}")
+
+
+def fail_everywhere(trial, numbers, codes):
+    for number in numbers:
+        name = trial.reached[number]
+        for code in codes if name.endswith(":before") else ():
+            folder = trial.fresh()
+            said = trial.do(folder, fail_at=number, code=code)
+            assert {kind.__name__ for kind in trial.scenario.refusal} & set(said["raised"]), (name, said)
+            trial.check(folder, f"{errno.errorcode[code]} at {name}")
+
+
+def first_of_each(reached):
+    """Return the number of the first time that each failpoint is reached."""
+    return sorted(reached.index(name) for name in set(reached))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_process_that_dies_at_a_step_leaves_the_old_state_or_the_new_one(trials, name):
+    trial = trials(name)
+    assert trial.reached
+    die_everywhere(trial, first_of_each(trial.reached))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_step_that_fails_is_told_and_leaves_the_old_state_or_the_new_one(trials, name):
+    trial = trials(name)
+    fail_everywhere(trial, first_of_each(trial.reached), [errno.ENOSPC])
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_so_it_is_each_time_that_a_step_is_reached(trials, name):
+    trial = trials(name)
+    die_everywhere(trial, range(len(trial.reached)))
+    fail_everywhere(trial, range(len(trial.reached)), [errno.ENOSPC, errno.EIO])
+
+
+def test_every_failpoint_of_the_code_is_reached_by_a_scenario(modules, trials):
+    """A new durable step brings its scenario, or this names it."""
+    reached = {name for scenario in SCENARIOS for name in trials(scenario).reached}
+    expected = {step.name for step in [*scan.steps(modules), *scan.defaults(modules)]}
+    assert len(expected) >= 50
+    assert expected - {name.partition(":")[0] for name in reached} == set(ELSEWHERE)
+    known = {f"{name}:{when}" for name in expected for when in ("before", "after")}
+    assert reached <= known, "the scan misses steps"
+
+
+def test_every_durable_step_goes_through_the_one_door(modules):
+    around = scan.goes_around(modules)
+    assert [call for call in around if call.partition(":")[0] not in AROUND] == []
+    assert {call.partition(":")[0] for call in around} == set(AROUND), "an exception is not needed any more"
+    assert not any("fsync" in call or "fdatasync" in call for call in around), "no exception may sync"
+
+
+def test_every_step_has_a_literal_name_of_its_own(modules):
+    assert scan.unnamed(modules) == []
+    names = [step.name for step in scan.steps(modules)]
+    assert {name for name in names if names.count(name) > 1} == SHARED
+
+
+BAD = """
+import os
+from datahall.core.durable import step, sync_folder, write_atomic
+os.fsync(3)
+os.replace("a", "b")
+path.rename(other)
+path.unlink(missing_ok=True)
+connection.commit()
+connection.execute("COMMIT")
+step(name, work)
+sync_folder(path, at=f"x.{number}")
+write_atomic(path, b"", at="good.name")
+"text".replace("a", "b")
+"""
+
+
+def test_the_scan_sees_what_it_looks_for(modules):
+    bad = {scan.SRC / "bad.py": ast.parse(BAD)}
+    assert len(scan.goes_around(bad)) == 6
+    both = {**modules, **bad}
+    assert [place for place in scan.unnamed(both) if place.startswith("bad.py")] == ["bad.py:10", "bad.py:11"]
+    found = {step.name for step in scan.steps(both) if step.place.startswith("bad.py")}
+    assert found == {"good.name/sync", "good.name/rename", "good.name/folder"}
+
+
+def test_a_third_state_would_be_seen(trials):
+    """The control: a table that is not written atomically, but in two steps, is half there when its writer dies."""
+    trial = trials("routes are published")
+    folder = trial.fresh()
+    whole = (folder / "routes.json").read_bytes()
+    (folder / "routes.json").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AssertionError):
+        trial.check(folder, "half written")
