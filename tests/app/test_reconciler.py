@@ -7,6 +7,7 @@ import pytest
 from datahall.app.decisions import DecisionLog
 from datahall.app.reconciler import Reconciler
 from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.backends.db.telemetry import Telemetry
 from datahall.core.errors import UnavailableError
 from datahall.core.jobs import Message, Progress
 from datahall.core.records import Act, Bundle, BundleManifest, Change, Column, Deployment, Replica, RouteTable
@@ -119,7 +120,7 @@ class World:
             self.clock,
             publish=self.published.append,
             acknowledged=lambda: self.published[-1].revision if self.published else 0,
-            decisions=DecisionLog(folder / "decisions.jsonl"),
+            decisions=DecisionLog(Telemetry(folder / "telemetry.db")),
             integrate=lambda: None,
         )
 
@@ -222,9 +223,13 @@ def test_a_table_that_could_not_be_published_is_published_later(world):
     assert list(world.published[-1].keys) == [key.sha256]
 
 
-def test_its_thread_survives_what_a_full_disk_raises(world, tmp_path):
-    log = tmp_path / "decisions.jsonl"
-    log.mkdir()  # opening it now raises an OSError, as writing to a full disk does
+def test_its_thread_survives_what_a_full_disk_raises(world):
+    publish = world.reconciler._publish
+
+    def fail(_table):
+        raise OSError(28, "No space left on device")
+
+    world.reconciler._publish = fail
     world.reconciler.start()
     for _ in range(500):
         if world.reconciler.problems():
@@ -232,10 +237,10 @@ def test_its_thread_survives_what_a_full_disk_raises(world, tmp_path):
         world.reconciler._ending.wait(0.02)
     assert "routes" in world.reconciler.problems()[0]
     assert world.reconciler._thread.is_alive()
-    log.rmdir()
+    world.reconciler._publish = publish
     world.reconciler._news.set()
     for _ in range(500):
-        if world.states() == ["ready"]:
+        if (world.states(), world.reconciler.problems()) == (["ready"], ()):
             break
         world.reconciler._ending.wait(0.02)
     assert (world.states(), world.reconciler.problems()) == (["ready"], ())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -14,7 +16,9 @@ from datahall.backends.db import advisory
 from datahall.backends.db.acts import Batch, PreparedAct
 from datahall.backends.db.advisory import Name, lock
 from datahall.backends.db.gaps import WHY
+from datahall.backends.db.opening import open_catalogue
 from datahall.backends.db.postgres import PostgresCatalogue
+from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.db.statements import Statements
 from datahall.core.errors import ConflictError, SchemaError, StorageFullError, UnavailableError, UserError
 from datahall.core.failpoints import armed
@@ -194,6 +198,44 @@ def test_the_same_record_is_waited_for(catalogue, postgres_url):
             lock(other.cursor(), [name])
         other.rollback()
         lock(other.cursor(), [Name(name.key + 1)])
+
+
+def test_a_lease_is_not_taken_over_while_an_act_under_it_commits(catalogue, postgres_url):
+    """The fence is checked early in the transaction, and has to hold until its end; other acts go on beside it."""
+    fence = catalogue.leases.acquire("rollout")
+    seen = []
+
+    def look(place):
+        if place == "postgres.act/commit:before" and threading.current_thread() is threading.main_thread() and not seen:
+            with psycopg.connect(postgres_url) as watcher:
+                watcher.execute("SET lock_timeout = '50ms'")
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    advisory.LeaseStatements(mark="%s").lease(watcher.cursor(), "rollout")
+            with ThreadPoolExecutor(1) as pool:
+                beside = Act(kind="hall.created", actor="beside", fence=fence)
+                seen.append(pool.submit(catalogue.act, beside).result(20))
+
+    with armed(look):
+        catalogue.act(Act(kind="hall.created", actor="first", fence=fence))
+    assert [entry.actor for entry in catalogue.entries()] == ["first", "beside"]
+    with psycopg.connect(postgres_url) as watcher:  # the control: nobody is under way any more
+        assert advisory.LeaseStatements(mark="%s").lease(watcher.cursor(), "rollout")[1] == 1
+
+
+def test_either_database_is_opened_by_its_place(postgres_url, tmp_path):
+    for place, kind in ((postgres_url, PostgresCatalogue), (tmp_path / "hall.db", SqliteCatalogue)):
+        with closing(open_catalogue(place, AutoClock(), entry_key=KEY)) as opened:
+            assert isinstance(opened, kind)
+            assert declare(opened, app()).seq == 0
+    with pytest.raises(UserError, match="no URL of a Postgres database"):
+        open_catalogue("mysql://somewhere/hall", AutoClock())
+
+
+def test_a_missing_driver_is_named_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UserError, match="needs the package 'psycopg'") as caught:
+        open_catalogue("postgresql:///hall", AutoClock())
+    assert "pip install 'datahall[postgres]'" in caught.value.hint
 
 
 def test_a_restarted_server_is_found_again():

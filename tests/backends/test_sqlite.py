@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -151,6 +151,27 @@ def test_an_act_of_two_changes_to_one_record_is_our_mistake(catalogue):
             catalogue.act(Act(kind="app.declared", actor="tester", changes=(change,)))
     with pytest.raises(AssertionError):
         catalogue.find(App, spec_digest="0")
+
+
+class Racing(SqliteCatalogue):
+    """Whose record is written just after a transaction that read, and found nothing."""
+
+    @contextmanager
+    def _reading(self):
+        with super()._reading() as connection:
+            yield connection
+        writer = SqliteCatalogue(self.path, AutoClock())
+        if not writer.entries():
+            declare(writer, app())
+        writer.close()
+
+
+def test_a_record_that_comes_while_it_is_asked_for_is_merely_missing(path):
+    catalogue = Racing(path, AutoClock())
+    with pytest.raises(NotFoundError):
+        catalogue.get(App, "tumours")
+    assert catalogue.get(App, "tumours") == app()
+    catalogue.close()
 
 
 def test_the_entry_tells_the_clock_s_time(path):

@@ -23,6 +23,7 @@ from datahall.app.lifecycle.stage import StageCall, StageResult
 from datahall.app.origin import origin_of
 from datahall.app.reconciler import Reconciler
 from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.backends.db.telemetry import Telemetry
 from datahall.backends.launch.local import LocalLauncher
 from datahall.core.canonical import digest_of
 from datahall.core.errors import DatahallError
@@ -374,7 +375,7 @@ class House(Vandal):
             self.clock,
             publish=published.append,
             acknowledged=lambda: published[-1].revision if published else 0,
-            decisions=DecisionLog(self.paths.logs / "decisions.jsonl"),
+            decisions=DecisionLog(Telemetry(self.paths.telemetry)),
             integrate=self.sequencer.flush,
         )
 

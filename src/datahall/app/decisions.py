@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from datahall.backends.db.telemetry import Telemetry, kept_decisions
 from datahall.core.canonical import canonical_json
-
-MAX_BYTES = 64 << 20
-"""At this size the log starts anew; the one before is kept beside it."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,26 +28,17 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecisionLog:
-    """Appends decisions to one file, a line of JSON each. One process writes."""
+    """Keeps decisions in the hall's telemetry, the newest hundred thousand; those that matter are in the ledger too."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
 
     def append(self, decided: Decided) -> None:
-        """Hand one decision to the kernel; decisions that matter are in the ledger, so none is synced here."""
-        if self._path.exists() and self._path.stat().st_size > MAX_BYTES:
-            self._path.replace(self._path.with_suffix(".1.jsonl"))
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, canonical_json(decided) + b"\n")
-        finally:
-            os.close(descriptor)
+        """Keep one decision. Raises ValueError for one with a figure that is no number."""
+        self._telemetry.add_decision(canonical_json(decided))
 
 
 def read_decisions(path: Path) -> Iterator[Decided]:
-    """Yield the logged decisions, oldest first; a line that a crash cut short is left out."""
-    for line in path.read_bytes().splitlines():
-        try:
-            yield msgspec.json.decode(line, type=Decided)
-        except msgspec.DecodeError:
-            return
+    """Yield the decisions that the telemetry at `path` holds, oldest first. Raises sqlite3.Error where it cannot be read."""
+    for body in kept_decisions(path):
+        yield msgspec.json.decode(body, type=Decided)

@@ -22,6 +22,7 @@ class HallPaths:
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().resolve()
         self.db = self.root / "hall.db"
+        self.telemetry = self.root / "telemetry.db"
         self.lock = self.root / "hall.lock"
         self.supervisor_lock = self.root / "supervisor.lock"
         self.blobs = self.root / "blobs"

@@ -19,6 +19,7 @@ from datahall.app.reconciler import Reconciler
 from datahall.app.sealing import Sealer, seal_on
 from datahall.app.supervisor import GATEWAY, ControlOrder
 from datahall.app.wiring import Hall, open_hall
+from datahall.backends.db.telemetry import Telemetry
 from datahall.core.errors import DatahallError
 from datahall.core.hall import HallPaths
 from datahall.serve.table import publish_routes
@@ -44,6 +45,8 @@ def _serve(hall: Hall) -> int:
     ensure_owner(hall.catalogue, hall.keys, hall.clock)
     control = Control(hall)
     control.recover()
+    telemetry = Telemetry(hall.paths.telemetry)
+    control.watch(telemetry.problems)
     reconciler = Reconciler(
         hall.catalogue,
         hall.admission,
@@ -53,7 +56,7 @@ def _serve(hall: Hall) -> int:
         publish=partial(publish_routes, hall.paths.routes, signer=hall.keys.signer),
         acknowledged=partial(acknowledged, hall.paths.runtime()),
         integrate=hall.sequencer.flush,
-        decisions=DecisionLog(hall.paths.logs / "decisions.jsonl"),
+        decisions=DecisionLog(telemetry),
     )
     reconciler.start()
     ending = threading.Event()
@@ -75,6 +78,7 @@ def _serve(hall: Hall) -> int:
         sealing.join()
         collecting.join()
         reconciler.stop()
+        telemetry.close()
         sealer.attempt()
     return 0
 

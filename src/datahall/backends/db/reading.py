@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hmac
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, TextClause, func, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, TextClause, func, select, text
 
 from datahall.backends.db.acts import check_repeated, voucher
 from datahall.backends.db.tables import RECORD_TABLES, calls, checkpoints, entries, touched, vouchers
 from datahall.core.canonical import digest_bytes
 from datahall.core.errors import IntegrityError, NotFoundError
-from datahall.core.records import Checkpoint, Entry, R
+from datahall.core.records import Checkpoint, Entry, R, Record
 from datahall.core.records.base import noun_of
 from datahall.ledger.bodies import read_entry, read_record
 
@@ -38,12 +38,15 @@ class Reads:
 
     def get(self, kind: type[R], record_id: str) -> R:
         """Return one record. Raises NotFoundError; IntegrityError where its row does not match its ledger entry."""
-        found = self.find(kind, id=record_id)
-        if found:
-            return found[0]
-        history = self.touching(kind.KIND, record_id)
-        if history and _said_of(history[-1], kind.KIND, record_id) is not None:
-            raise _mismatch(kind.KIND, record_id, f"its row is gone, but entry {history[-1].seq} did not delete it")
+        about = select(touched.c.seq).where(touched.c.kind == kind.KIND, touched.c.id == record_id)
+        newest = select(entries.c.body).where(entries.c.seq.in_(about)).order_by(entries.c.seq.desc()).limit(1)
+        with self._reading() as connection:  # one moment: between two, a row could come that the first did not see
+            row = connection.execute(_rows(kind, {"id": record_id})).one_or_none()
+            said = connection.execute(newest).scalar_one_or_none() if row is None else None
+        if row is not None:
+            return _checked(kind, row)
+        if said is not None and _said_of(entry := read_entry(said), kind.KIND, record_id) is not None:
+            raise _mismatch(kind.KIND, record_id, f"its row is gone, but entry {entry.seq} did not delete it")
         raise NotFoundError(f"there is no {noun_of(kind)} '{record_id}'")
 
     def find(self, kind: type[R], **equals: str | int) -> list[R]:
@@ -51,23 +54,8 @@ class Reads:
 
         `id` counts as indexed. Raises IntegrityError where a row does not match its ledger entry.
         """
-        unknown = set(equals) - {"id", *kind.INDEX}
-        assert not unknown, f"{kind.KIND} has no index on {sorted(unknown)}"
-        table = RECORD_TABLES[kind.KIND]
-        newest = (
-            select(func.max(touched.c.seq))
-            .where(touched.c.kind == kind.KIND, touched.c.id == table.c.id)
-            .correlate(table)
-            .scalar_subquery()
-        )
-        query = (
-            select(table.c.id, table.c.seq, table.c.body, entries.c.body.label("entry"), newest.label("newest"))
-            .outerjoin(entries, entries.c.seq == table.c.seq)
-            .where(*(table.c[name] == value for name, value in equals.items()))
-            .order_by(table.c.seq, table.c.id)
-        )
         with self._reading() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(_rows(kind, equals)).all()
         return [_checked(kind, row) for row in rows]
 
     def entries(self, start: int = 0, stop: int | None = None) -> list[Entry]:
@@ -151,6 +139,25 @@ class Reads:
         query = select(entries.c.seq, entries.c.body).where(*where).order_by(entries.c.seq)
         with self._reading() as connection:
             return [(row.seq, row.body) for row in connection.execute(query)]
+
+
+def _rows(kind: type[Record], equals: Mapping[str, str | int]) -> Select[Any]:
+    """Return the query for records, each with the entry that it names and the number of the newest that touched it."""
+    unknown = set(equals) - {"id", *kind.INDEX}
+    assert not unknown, f"{kind.KIND} has no index on {sorted(unknown)}"
+    table = RECORD_TABLES[kind.KIND]
+    newest = (
+        select(func.max(touched.c.seq))
+        .where(touched.c.kind == kind.KIND, touched.c.id == table.c.id)
+        .correlate(table)
+        .scalar_subquery()
+    )
+    return (
+        select(table.c.id, table.c.seq, table.c.body, entries.c.body.label("entry"), newest.label("newest"))
+        .outerjoin(entries, entries.c.seq == table.c.seq)
+        .where(*(table.c[name] == value for name, value in equals.items()))
+        .order_by(table.c.seq, table.c.id)
+    )
 
 
 @cache
