@@ -202,6 +202,30 @@ def test_take_moves_objects_and_nothing_else(store: LocalBlobStore, tmp_path: Pa
     assert [path for path in store.folder.rglob("*") if path.is_file()] == [store.path(grant.object, team="ward")]
 
 
+@pytest.mark.parametrize("place", ["_shard/folder", "/link", "/folder", "/remove"])
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_take_that_was_cut_is_taken_up_again_and_loses_nothing(
+    store: LocalBlobStore, tmp_path: Path, place: str, side: str
+):
+    staging = LocalBlobStore(tmp_path / "staging")
+    grants = [staging.put(bytes([number]), team="ward") for number in range(5)]
+
+    def cut(name: str) -> None:
+        if name == f"blobs.take{place}:{side}":
+            raise KeyboardInterrupt
+
+    with armed(cut), pytest.raises(KeyboardInterrupt):
+        store.take(staging.folder)
+    for number, grant in enumerate(grants):
+        assert bytes([number]) in (found.get(grant, team="ward") for found in (store, staging) if has(found, grant))
+    store.take(staging.folder)
+    assert [store.get(grant, team="ward") for grant in grants] == [bytes([number]) for number in range(5)]
+
+
+def has(store: LocalBlobStore, grant: Grant) -> bool:
+    return grant.object in store.list(team="ward")
+
+
 def test_take_never_replaces_an_object(store: LocalBlobStore, tmp_path: Path):
     grant = store.put(b"ours", team="ward")
     staging = LocalBlobStore(tmp_path / "staging")

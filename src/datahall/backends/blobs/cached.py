@@ -189,7 +189,7 @@ class CachedBlobStore:
 
     def _adopt(self, source: Path, team: str) -> None:
         def move(target: Path) -> None:
-            make_shard(self.folder, target.parent, at="cache.shard")
+            make_shard(self.folder, target.parent, at="cache.adopt_shard")
             try:
                 rename(source, target, at="cache.adopt")
             except OSError as error:
