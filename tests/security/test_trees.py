@@ -160,6 +160,8 @@ def test_a_put_that_was_killed_goes_on_with_the_packs_that_are_missing(folder, t
     assert len(blobs.list(team="ward")) == len(tree.packs) + 1, "nothing was stored twice"
     TreeReader(blobs, tree, team="ward").restore(tmp_path / "again")
     assert seen(tmp_path / "again") == SEVERAL
+    put_tree(folder, blobs, team="ward")
+    assert len(blobs.list(team="ward")) == 2 * (len(tree.packs) + 1), "control: without a journal all is stored again"
 
 
 def test_a_journal_counts_only_for_files_that_did_not_change_and_objects_that_are_there(folder, tmp_path):

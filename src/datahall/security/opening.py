@@ -40,9 +40,10 @@ class Fetch(Protocol):
 class Opening:
     """One stored object, open for reading with its grant.
 
-    `stored_bytes` is the length of what is stored, `run_bytes` how much to fetch at once where frames lie side by
-    side, `several` whether to fetch and open several runs at once: that pays where fetching takes time, as from a bucket;
-    frames of a local file are opened faster than threads hand them over. Raises IntegrityError unless the index at the end was sealed for this grant and team, at this length.
+    `stored_bytes` is the length of what is stored, `run_bytes` how much to fetch at once where frames lie side by side,
+    `several` whether to fetch and open several runs at once: that pays where fetching takes time, as from a bucket;
+    frames of a local file are opened faster than threads hand them over. Raises IntegrityError unless the index at the
+    end was sealed for this grant and team, at this length.
     """
 
     def __init__(

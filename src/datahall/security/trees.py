@@ -143,7 +143,7 @@ class TreeReader:
                 continue
             digest = hashlib.sha256()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(folder / path, flags, 0o600), "wb", buffering=0) as out:
+            with os.fdopen(os.open(folder / path, flags, 0o600), "wb") as out:
                 for piece in source.take(file.offset, file.size_bytes):
                     digest.update(piece)
                     out.write(piece)
