@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -10,7 +11,16 @@ from datahall.app.backup.mark import BackupMark
 from datahall.app.backup.reader import Archive
 from datahall.app.events import StepEnded
 from datahall.app.jobs import Cancel
-from datahall.core.errors import ConflictError, NotFoundError, UnavailableError, UserError
+from datahall.backends.blobs.memory import MemoryBlobStore
+from datahall.backends.db.lock import HallLock
+from datahall.core.errors import (
+    ConflictError,
+    HallBusyError,
+    IntegrityError,
+    NotFoundError,
+    UnavailableError,
+    UserError,
+)
 from datahall.core.records import App, Artifact
 from datahall.ledger.checkpoint import read_note
 from datahall.serve.segments import read_segment, segment_files
@@ -98,9 +108,6 @@ def test_a_hall_that_is_there_is_never_replaced_unasked(kept, kit, tmp_path):
 
 
 def test_a_hall_that_somebody_holds_is_not_moved_aside(hall, kit, tmp_path):
-    from datahall.backends.db.lock import HallLock  # noqa: PLC0415  (this test alone)
-    from datahall.core.errors import HallBusyError  # noqa: PLC0415
-
     hall.back_up(tmp_path / "b.dhb")
     with HallLock(hall.paths.lock), pytest.raises(HallBusyError):
         kit.restore(tmp_path / "b.dhb", hall.paths.keys, hall.paths.root, replace=True)
@@ -168,6 +175,32 @@ def test_an_object_that_is_gone_stops_the_backup(hall, tmp_path):
     artifact = hall.catalogue.find(Artifact)[1]
     hall.blobs.delete(artifact.object, team=artifact.team)
     with pytest.raises(NotFoundError, match="no such object"):
+        hall.back_up(tmp_path / "b.dhb")
+    assert [path.name for path in tmp_path.iterdir()] == ["hall"]
+
+
+def test_objects_of_a_store_that_has_no_files_are_backed_up_too(hall, kit, tmp_path):
+    elsewhere = MemoryBlobStore()
+    for artifact in hall.catalogue.find(Artifact):
+        stored = hall.blobs.read_stored(artifact.object, team=artifact.team)
+        elsewhere.write_stored(artifact.object, stored, team=artifact.team)
+        hall.blobs.delete(artifact.object, team=artifact.team)
+    hall.blobs = elsewhere
+    hall.back_up(tmp_path / "b.dhb")
+    _, paths = kit.restore(tmp_path / "b.dhb", hall.paths.keys, tmp_path / "back")
+    kit.assert_whole(paths)
+
+
+def test_what_is_planted_in_the_place_of_a_file_stops_the_backup(hall, tmp_path):
+    artifact = hall.catalogue.find(Artifact)[1]
+    path = hall.blobs.path(artifact.object, team=artifact.team)
+    path.unlink()
+    path.symlink_to(hall.paths.owner_key)
+    with pytest.raises(UserError, match="cannot use it"):
+        hall.back_up(tmp_path / "b.dhb")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(IntegrityError, match="a device"):
         hall.back_up(tmp_path / "b.dhb")
     assert [path.name for path in tmp_path.iterdir()] == ["hall"]
 

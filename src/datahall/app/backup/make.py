@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +21,12 @@ from datahall.app.backup.writer import ArchiveWriter
 from datahall.app.events import BackedUp, Notify
 from datahall.app.jobs import Cancel
 from datahall.app.origin import origin_of
+from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.db.snapshot import Told
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.db.tables import REVISION
 from datahall.core.clock import iso
+from datahall.core.errors import IntegrityError, NotFoundError
 from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
 from datahall.core.records import Artifact
@@ -135,15 +139,33 @@ class Backups:
             total = len(moment.objects)
             for number, (team, stored) in enumerate(moment.objects):
                 step.at(number, total, "objects")
+<<<<<<< HEAD
                 data = self._blobs.read_stored(stored, team=team)
                 writer.add(object_name(team, stored), [data], packing="stored")
             for path in segments:
+=======
+                writer.add(object_name(team, stored), self._stored(team, stored), packing="stored")
+            num_segments = 0
+            for path in _segments(self._paths.answers, room):
+>>>>>>> backup
                 step.at(total, total, path.name)
                 writer.add(f"answers/{path.name}", _chunks(path))
             for report in sorted(self._paths.reports.glob("*.html")):
                 if is_member_name(f"reports/{report.name}") and report.is_file() and not report.is_symlink():
                     writer.add(f"reports/{report.name}", _chunks(report))
             step.summary = f"{total:,} objects, {len(segments):,} segments of the answer log"
+
+    def _stored(self, team: str, stored: str) -> Iterator[bytes]:
+        """Yield an object as it is stored: piece by piece where it is a file, else whole."""
+        if not isinstance(self._blobs, LocalBlobStore):
+            yield self._blobs.read_stored(stored, team=team)
+            return
+        try:
+            yield from _chunks(self._blobs.path(stored, team=team))
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                "there is no such object, though the ledger names it", where=stored, hint="see: datahall verify"
+            ) from error
 
     def _read_back(self, part: Path, manifest: Manifest, teller: Teller) -> None:
         with teller.step("read back") as step, Archive.open(part, self._keys) as archive:
@@ -177,7 +199,11 @@ def _copied(path: Path, room: Path) -> Path | None:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    # O_NONBLOCK: a FIFO planted under a name of ours must not hang the backup.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise IntegrityError("a device lies where a file of the hall should be", where=str(path))
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
 

@@ -130,7 +130,7 @@ def said_plainly(where: Path) -> Iterator[None]:
         raise StorageFullError(
             f"the disk did not take it: {error.strerror}",
             where=str(where),
-            hint="nothing was put in place; free some space or choose another disk, then try again",
+            hint="free some space or choose another disk, then try again",
         ) from error
 
 
