@@ -12,8 +12,8 @@ from datahall.core.records import EntryKind
 ENTRY_KINDS = (
     "hall.created key.issued key.revoked app.declared environment.seen step.started step.completed step.failed "
     "step.interrupted holdout.opened verdict.given version.registered version.revoked deployment.opened "
-    "deployment.retired replica.started replica.changed routes.published answers.sealed entry.void "
-    "run.answered blobs.condemned blobs.pardoned artifact.erased keys.rotated keys.rewrapped answers.erased"
+    "deployment.retired replica.started replica.changed routes.published answers.sealed answers.erased entry.void "
+    "run.answered blobs.condemned blobs.pardoned artifact.erased keys.rotated keys.rewrapped"
 )
 PORTS = "Answerer BlobStore Catalogue Clock Coordinator Launcher LedgerStore Predictor Process Signer Witness"
 TABLES = (
@@ -24,7 +24,7 @@ MODELS = "boosting forest logistic mlp ridge"
 CLAIMS = "accuracy calibration fairness improvement latency stability"
 ENGINES = "onnx sklearn"
 EXAMPLES = "digits lending tumours"
-VERBS = "new check plan run up ps predict provenance verify report key logs stop version"
+VERBS = "new check plan run up ps predict provenance verify backup restore report key doctor logs stop version"
 SPEC_KEYS = """
 datahall
 name
@@ -100,10 +100,18 @@ GET /api/v1/apps/{app}/report read
 GET /api/v1/healthz public
 GET /api/v1/keys admin
 GET /api/v1/status read
+POST /api/v1/backups admin
 POST /api/v1/keys admin
+POST /api/v1/keys/rotate admin
 POST /api/v1/plan admin
 POST /api/v1/runs admin
 """
+
+
+SETTINGS = (
+    "database database_password_env blobs cache_bytes witness objects.endpoint objects.region objects.access_key_id "
+    "objects.secret_access_key_env objects.secret_access_key"
+)
 
 
 def test_the_kinds_of_ledger_entries():
@@ -145,6 +153,11 @@ def test_the_names_that_an_application_file_may_use(place, names):
 def test_the_keys_of_the_application_file():
     describe = importlib.import_module("datahall.spec.describe").describe
     assert [key.path for key in describe()] == SPEC_KEYS.split()
+
+
+def test_the_keys_of_the_settings():
+    describe = importlib.import_module("datahall.app.settings").describe
+    assert " ".join(setting.key for setting in describe()) == SETTINGS
 
 
 def test_the_verbs_of_the_command_line():

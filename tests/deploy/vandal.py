@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hmac
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from datahall.backends.db.acts import voucher
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core.canonical import canonical_json, digest_of
 from datahall.core.records import Record
@@ -61,7 +61,7 @@ class Vandal:
             canonical_json(entry),
         )
         if vouched:
-            mac = hmac.digest(self.keys.entry_key, seq.to_bytes(8, "big") + canonical_json(entry), "sha256")
+            mac = voucher(self.keys.entry_key, seq, canonical_json(entry))
             self.sql("INSERT INTO vouchers (seq, mac) VALUES (?, ?)", seq, mac)
         for record in records:
             self.sql(f"DELETE FROM record_{record.KIND} WHERE id = ?", record.id)  # noqa: S608  (as above)

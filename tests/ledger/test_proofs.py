@@ -12,7 +12,7 @@ from datahall.core.records import Act, App, Change, Policy
 from datahall.ledger.anchor import Anchors, anchored, require_anchored
 from datahall.ledger.bodies import entry_body, record_digest
 from datahall.ledger.checkpoint import sign_checkpoint
-from datahall.ledger.proofs import InclusionProof, check_extends, check_inclusion, prove_inclusion
+from datahall.ledger.proofs import InclusionProof, check_extends, check_inclusion, lies_in_tree, prove_inclusion
 from datahall.ledger.sequencer import Sequencer
 from datahall.testing.catalogue import app, declare
 
@@ -232,3 +232,13 @@ def test_what_a_refused_ledger_said_is_not_remembered(store, sequencer, signer, 
         anchors.holds(store.get(App, "d"))
     edit(store, "UPDATE entries SET body = ? WHERE seq = 7", body)
     assert anchors.holds(app("d"))
+
+
+def test_an_entry_lies_in_the_tree_once_it_is_integrated_and_only_as_it_is(store, signer, clock):
+    entry = declare(store, app("later"))
+    public = signer.public_key
+    assert lies_in_tree(store, entry, public_key=public) is False
+    Sequencer(store, signer, ORIGIN, clock).flush()
+    assert lies_in_tree(store, entry, public_key=public) is True
+    with pytest.raises(IntegrityError):
+        lies_in_tree(store, msgspec.structs.replace(entry, actor="somebody else"), public_key=public)

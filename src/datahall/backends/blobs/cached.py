@@ -56,6 +56,12 @@ class CachedBlobStore:
         with self._shelf.using((team, object_name), partial(self._fill, (team, object_name), None)):
             return path
 
+    def read_stored(self, object_name: str, *, team: str) -> bytes:
+        """Return an object as it is stored, still sealed. Raises NotFoundError."""
+        path = self._local.path(object_name, team=team)
+        with self._shelf.using((team, object_name), partial(self._fill, (team, object_name), None)):
+            return path.read_bytes()
+
     @contextmanager
     def hold(self, grants: Iterable[Grant], *, team: str) -> Iterator[tuple[Path, ...]]:
         """Make objects be files, checked whole, that stay as they are while the block runs.

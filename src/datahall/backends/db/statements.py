@@ -101,17 +101,17 @@ class Statements:
 
     @cache  # noqa: B019  (a store has one of these, as long as it lives)
     def _stored(self, kind: str, num: int) -> str:
-        return self._sql(f"SELECT id, seq, body FROM record_{kind} WHERE id IN ({_marks(num)}) {self._lock}")  # noqa: S608
+        return self._sql(f"SELECT id, seq, body FROM record_{kind} WHERE id IN ({_marks(num)}) {self._lock}")  # noqa: S608  (names of ours)
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (as for the one above)
     def _put(self, kind: str, num: int) -> str:
         insert = self._insert(f"record_{kind}", "id, seq, body", num)
         return f"{insert} ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, body = excluded.body"
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (as for the one above)
     def _insert(self, table: str, columns: str, num: int) -> str:
         row = f"({_marks(columns.count(',') + 1)})"
-        return self._sql(f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * num)}")  # noqa: S608
+        return self._sql(f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * num)}")  # noqa: S608  (names of ours)
 
     def _sql(self, text: str) -> str:
         return text.replace("?", self._mark)

@@ -29,6 +29,7 @@ EntryKind = Literal[
     "replica.changed",
     "routes.published",
     "answers.sealed",
+    "answers.erased",
     "entry.void",
     "run.answered",
     "blobs.condemned",
@@ -36,7 +37,6 @@ EntryKind = Literal[
     "artifact.erased",
     "keys.rotated",
     "keys.rewrapped",
-    "answers.erased",
 ]
 
 

@@ -11,7 +11,9 @@ from rich.markup import escape
 from datahall.app.audit import write_kit
 from datahall.app.cli.show import AsJson, console, print_json
 from datahall.app.origin import origin_of
-from datahall.backends.witness.file import FileWitness, default_folder
+from datahall.app.settings import read_settings
+from datahall.app.stores import database_file, open_witness
+from datahall.core.clock import SystemClock
 from datahall.core.errors import NotFoundError
 from datahall.core.hall import HallPaths
 from datahall.ledger.verify import lines, verify_hall
@@ -33,12 +35,14 @@ def verify(
     paths: HallPaths = ctx.obj
     if not paths.exists:
         raise NotFoundError(f"there is no hall in {paths.root}", hint="make one with: datahall run app.yaml")
-    signer = KeyRing.open(paths.keys).signer
-    held = FileWitness(default_folder(), lambda _old, _new: []).newest(origin_of(signer))
+    settings, keys, clock = read_settings(paths), KeyRing.open(paths.keys), SystemClock()
+    signer = keys.signer
+    held = open_witness(settings, paths, lambda _old, _new: [], clock).newest(origin_of(signer))
     if kit is not None:
         typer.echo(f"check it with: {write_kit(kit, paths, signer.public_key, held)}")
         return
-    report = verify_hall(paths.db, signer.public_key, [held] if held else [])
+    with database_file(settings, paths, clock, keys) as database:
+        report = verify_hall(database, signer.public_key, [held] if held else [])
     if as_json:
         print_json(report.as_dict())
         raise typer.Exit(0 if report.ok else 1)
