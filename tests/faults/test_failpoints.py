@@ -15,6 +15,8 @@ from tests.faults import scan
 from tests.faults.scenarios import SCENARIOS
 
 ELSEWHERE = {
+    "backup.": "tests/backup/test_faults.py: dies at each of its steps",
+    "restore.": "tests/backup/test_faults.py: dies at each of its steps",
     "db.export": "tests/backends/test_export.py: it needs a Postgres",
     "migrate.": "tests/backends/test_migrations.py: dies at each of its steps",
     "postgres.": "tests/backends/test_postgres.py: it needs a Postgres",
@@ -23,6 +25,7 @@ ELSEWHERE = {
 """How the names of steps begin that no scenario reaches, and where they are tested."""
 
 AROUND = {
+    "app/backup/staging.py": "inside the step `restore.clear`",
     "app/decisions.py": "a log is turned over; nothing rests on it",
     "backends/launch/local.py": "a log is turned over; nothing rests on it",
     "app/http/listen.py": "a socket, gone with its process anyway",
@@ -32,6 +35,7 @@ AROUND = {
     "core/hall.py": "remembers a folder of sockets, and is believed only while that is there",
     "security/keys.py": "the first name of a key's file, once the second one is durable",
     "backends/db/export.py": "a copy that has no name before it is whole and synced",
+    "backends/db/snapshot.py": "ends a transaction that only read",
     "backends/db/migrate.py": "a snapshot that was cut short before it had its name",
 }
 """Files with a rename or a removal that need not be durable, and why."""
