@@ -39,6 +39,7 @@ from datahall.serve.segments import AnswerLog
 from datahall.serve.table import FileRouteSource, publish_routes
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
+from tests.faults import scenarios_bucket as b
 
 SIGNER = Ed25519Signer.from_private(bytes(range(32)))
 KEY = b"0123456789abcdef"
@@ -54,6 +55,8 @@ class Scenario(NamedTuple):
     state: Callable[[Path], str]
     refusal: tuple[type[BaseException], ...] = (DatahallError,)
     """What its caller is told where a step fails."""
+    does_without: bool = False
+    """Whether it may succeed though a step failed: a cache need not hold what the bucket has."""
     is_seen_before: bool = False
     """Whether the new state is seen before the first step, which only makes it durable."""
     clean: Callable[[Path], object] = lambda _folder: None
@@ -401,6 +404,18 @@ SCENARIOS: dict[str, Scenario] = {
     "a job's object is taken": Scenario(stage_object, take_object, object_state, TOLD),
     "an object is put aside": Scenario(give_stored_object, put_aside, object_state, TOLD),
     "what a killed writer left is cleared": Scenario(leave_temporary, clear_temporary, temporary_state, TOLD),
+    "a job's small object is uploaded": Scenario(b.stage(b"words"), b.upload_staged, b.bucket_state, TOLD),
+    "a job's large object is uploaded": Scenario(b.stage(b.LARGE), b.upload_staged, b.bucket_state, TOLD),
+    "a small object goes to the bucket": Scenario(nothing, b.put_once, b.num_objects, TOLD),
+    "a large object breaks off": Scenario(nothing, b.break_off, b.num_objects, TOLD),
+    "parts that nobody finished are collected": Scenario(b.leave_parts, b.collect, b.num_objects, TOLD),
+    "a large object is deleted": Scenario(b.put_large, b.delete_large, b.bucket_state, TOLD),
+    "a large object is put aside": Scenario(b.put_large, b.put_large_aside, b.bucket_state, TOLD),
+    "the cache is filled": Scenario(b.put_large, b.fill_cache, b.cache_state, TOLD, does_without=True),
+    "the cache makes room": Scenario(b.put_two, b.crowd_cache, b.cache_state, TOLD, does_without=True),
+    "the cache takes in a job's object": Scenario(b.stage(b.LARGE), b.take_through_cache, b.cache_state, TOLD),
+    "the cache finds a stale copy": Scenario(b.leave_stale, b.fill_cache, b.cache_state, TOLD),
+    "the cache drops a damaged copy": Scenario(b.damage_part, b.read_damaged, b.cache_state, TOLD, does_without=True),
     "a folder is stored": Scenario(make_files, store_tree, tree_state),
     "a folder is restored": Scenario(make_tree, restore_tree, restored_state),
     "keys are made": Scenario(nothing, make_keys, keys_state, TOLD),

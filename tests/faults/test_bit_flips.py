@@ -69,6 +69,7 @@ def test_no_flipped_bit_of_an_object_is_served(objects, seeds):
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(1200)
 def test_of_many_flipped_bits_of_objects_none_is_served(objects, seeds):
     assert [what for seed in seeds(NUM_FLIPS) if (what := serves(objects, seed))] == []
 
@@ -178,6 +179,7 @@ def test_no_flipped_bit_of_a_record_or_an_entry_goes_unnoticed_or_is_served(hall
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(1200)
 def test_of_many_flipped_bits_of_records_and_entries_none_goes_unnoticed_or_is_served(hall, tmp_path, seeds):
     chosen = seeds(NUM_FLIPS)
     assert [what for seed in chosen if (what := notices(hall, tmp_path / f"{seed}", seed))] == []
