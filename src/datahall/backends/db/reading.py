@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
 
 from datahall.backends.db.acts import check_repeated, voucher
 from datahall.backends.db.tables import RECORD_TABLES, calls, checkpoints, entries, nodes, touched, vouchers
@@ -37,12 +37,17 @@ class Reads:
 
     def get(self, kind: type[R], record_id: str) -> R:
         """Return one record. Raises NotFoundError; IntegrityError where its row does not match its ledger entry."""
-        found = self.find(kind, id=record_id)
-        if found:
-            return found[0]
-        history = self.touching(kind.KIND, record_id)
-        if history and _said_of(history[-1], kind.KIND, record_id) is not None:
-            raise _mismatch(kind.KIND, record_id, f"its row is gone, but entry {history[-1].seq} did not delete it")
+        mine = select(touched.c.seq).where(touched.c.kind == kind.KIND, touched.c.id == record_id)
+        newest = select(entries.c.body).where(entries.c.seq.in_(mine)).order_by(entries.c.seq.desc()).limit(1)
+        # One snapshot for both: a record made between two would look like one that was taken away behind the ledger.
+        with self._reading() as connection:
+            row = connection.execute(_records(kind, id=record_id)).one_or_none()
+            last = connection.execute(newest).scalar_one_or_none() if row is None else None
+        if row is not None:
+            return _checked(kind, row)
+        entry = None if last is None else read_entry(last)
+        if entry is not None and _said_of(entry, kind.KIND, record_id) is not None:
+            raise _mismatch(kind.KIND, record_id, f"its row is gone, but entry {entry.seq} did not delete it")
         raise NotFoundError(f"there is no {noun_of(kind)} '{record_id}'")
 
     def find(self, kind: type[R], **equals: str | int) -> list[R]:
@@ -50,23 +55,8 @@ class Reads:
 
         `id` counts as indexed. Raises IntegrityError where a row does not match its ledger entry.
         """
-        unknown = set(equals) - {"id", *kind.INDEX}
-        assert not unknown, f"{kind.KIND} has no index on {sorted(unknown)}"
-        table = RECORD_TABLES[kind.KIND]
-        newest = (
-            select(func.max(touched.c.seq))
-            .where(touched.c.kind == kind.KIND, touched.c.id == table.c.id)
-            .correlate(table)
-            .scalar_subquery()
-        )
-        query = (
-            select(table.c.id, table.c.seq, table.c.body, entries.c.body.label("entry"), newest.label("newest"))
-            .outerjoin(entries, entries.c.seq == table.c.seq)
-            .where(*(table.c[name] == value for name, value in equals.items()))
-            .order_by(table.c.seq, table.c.id)
-        )
         with self._reading() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(_records(kind, **equals)).all()
         return [_checked(kind, row) for row in rows]
 
     def entries(self, start: int = 0, stop: int | None = None) -> list[Entry]:
@@ -150,6 +140,25 @@ class Reads:
         query = select(entries.c.seq, entries.c.body).where(*where).order_by(entries.c.seq)
         with self._reading() as connection:
             return [(row.seq, row.body) for row in connection.execute(query)]
+
+
+def _records(kind: type[R], **equals: str | int) -> Select[Any]:
+    """Return the query for rows with what is needed to check them: the entry that wrote each, the newest to touch it."""
+    unknown = set(equals) - {"id", *kind.INDEX}
+    assert not unknown, f"{kind.KIND} has no index on {sorted(unknown)}"
+    table = RECORD_TABLES[kind.KIND]
+    newest = (
+        select(func.max(touched.c.seq))
+        .where(touched.c.kind == kind.KIND, touched.c.id == table.c.id)
+        .correlate(table)
+        .scalar_subquery()
+    )
+    return (
+        select(table.c.id, table.c.seq, table.c.body, entries.c.body.label("entry"), newest.label("newest"))
+        .outerjoin(entries, entries.c.seq == table.c.seq)
+        .where(*(table.c[name] == value for name, value in equals.items()))
+        .order_by(table.c.seq, table.c.id)
+    )
 
 
 def _between(start: int, stop: int | None) -> Iterable[ColumnElement[bool]]:
