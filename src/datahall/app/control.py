@@ -13,6 +13,7 @@ import msgspec
 from datahall.app.archive import Archive
 from datahall.app.backup.make import Backups
 from datahall.app.calls import Calls, Once
+from datahall.app.collection import LEASE as COLLECTING
 from datahall.app.events import BackedUp, Ended, Notify, Planned
 from datahall.app.jobs import Cancel
 from datahall.app.kinds import KINDS
@@ -303,7 +304,8 @@ class Control:
         """Write all of the hall but its keys into a file of this machine, while everything else goes on."""
         hall = self._hall
         hall.sequencer.flush()  # so that the backup's checkpoint covers what is in it
-        backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, snapshot_of(hall.catalogue))
+        alone = partial(leased, hall.catalogue, hall.catalogue.leases, COLLECTING, "garbage is being collected")
+        backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, snapshot_of(hall.catalogue), alone=alone)
         made = backups.make(file, replace=replace, notify=notify, cancel=cancel)
         notify(made)
         return made

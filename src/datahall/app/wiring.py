@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from datahall.app.backup.mark import BackupMark
 from datahall.app.collection import Collector
 from datahall.app.jobs import Jobs
 from datahall.app.leasing import Heart
@@ -124,7 +125,9 @@ def _wire(
         replicas=Replicas(replica_launcher, vault, paths.runtime()),
         launcher=replica_launcher,
         admission=admission,
-        collector=Collector(catalogue, blobs, catalogue.leases, clock),
+        collector=Collector(
+            catalogue, blobs, catalogue.leases, clock, undisturbed=BackupMark(paths.backup_lock).collecting
+        ),
         stages={
             "data": DataStage(catalogue, vault, jobs, clock),
             "train": TrainStage(catalogue, vault, jobs, clock),

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -69,7 +69,11 @@ class Backups:
         blobs: StoredObjects,
         clock: Clock,
         snapshot: Callable[[Path, Told], None],
+        *,
+        alone: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
+        """`alone` keeps processes on other machines from removing objects while its block runs."""
+        self._alone = alone
         self._paths, self._keys, self._blobs, self._clock = paths, keys, blobs, clock
         self._snapshot = snapshot
 
@@ -84,6 +88,7 @@ class Backups:
         target = Target(file, replace=replace)
         with (
             BackupMark(self._paths.backup_lock).backing_up(),
+            self._alone(),
             self._room() as room,
             target.written() as part,
         ):
