@@ -18,6 +18,7 @@ from datahall.app.backup.cipher import TAG_BYTES, FrameCipher
 from datahall.app.backup.form import MAX_MEMBER_BYTES, TRAILER_BYTES, Manifest, is_member_name
 from datahall.app.backup.reader import Archive
 from datahall.app.backup.writer import ArchiveWriter
+from datahall.core.canonical import digest_bytes
 from datahall.core.errors import DatahallError, IntegrityError, SchemaError, StorageFullError, UserError
 
 NUM_PLACES, NUM_FLIPS = 200, 500
@@ -67,6 +68,16 @@ def test_a_backup_with_one_other_bit_is_refused(small, kit, tmp_path):
     for _ in range(NUM_FLIPS):
         altered = bytearray(small.data)
         altered[draw.randrange(len(altered))] ^= 1 << draw.randrange(8)
+        (tmp_path / "altered.dhb").write_bytes(altered)
+        refused(kit, small, tmp_path / "altered.dhb", tmp_path / "back")
+
+
+def test_no_byte_of_the_beginning_and_the_end_goes_unchecked(small, kit, tmp_path):
+    with Archive.open(small.file, small.keys) as archive:
+        head = archive.manifest.members[0].offset
+    for place in [*range(20), *range(20, head, 7), *range(len(small.data) - TRAILER_BYTES, len(small.data))]:
+        altered = bytearray(small.data)
+        altered[place] ^= 0x20  # of a letter, the other case
         (tmp_path / "altered.dhb").write_bytes(altered)
         refused(kit, small, tmp_path / "altered.dhb", tmp_path / "back")
 
@@ -258,6 +269,22 @@ def test_a_few_bytes_that_become_many_are_stopped_where_the_manifest_ends(small,
         assert tracemalloc.get_traced_memory()[1] < 40 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_a_member_that_is_shorter_than_promised_or_has_something_behind_it_is_refused(small, kit, tmp_path):
+    with Archive.open(small.file, small.keys) as archive:
+        size_bytes = archive.manifest.members[0].size_bytes
+    written(small, tmp_path / "x.dhb", change=with_member(0, size_bytes=size_bytes + 1))
+    assert "size" in refused(kit, small, tmp_path / "x.dhb", tmp_path / "back", IntegrityError).what
+    with Archive.open(small.file, small.keys) as archive, (tmp_path / "x.dhb").open("wb") as out:
+        writer = ArchiveWriter.begin(out, small.keys, small.origin)
+        database = b"".join(archive.read(0))
+        packed = zstandard.ZstdCompressor().compress(database)
+        writer.add("hall.db", [packed, bytes(3 << 20)], packing="stored")
+        fields = {"packing": "zstd", "size_bytes": size_bytes, "sha256": digest_bytes(database)}
+        writer.members[0] = msgspec.structs.replace(writer.members[0], **fields)
+        writer.finish(msgspec.structs.replace(archive.manifest, id=writer.header.id))
+    refused(kit, small, tmp_path / "x.dhb", tmp_path / "back", IntegrityError)
 
 
 def test_a_ledger_that_was_changed_by_who_has_the_keys_is_refused(small, kit, tmp_path):

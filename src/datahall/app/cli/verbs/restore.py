@@ -19,6 +19,7 @@ from datahall.app.jobs import Cancel
 from datahall.app.settings import read_settings
 from datahall.app.stores import open_witness, witness_files
 from datahall.core.clock import SystemClock
+from datahall.core.errors import UnavailableError
 from datahall.core.hall import HallPaths
 from datahall.security.keys import KeyRing
 
@@ -48,17 +49,21 @@ def restore(
     with progress, Archive.open(file, ring) as archive:
         settings, origin = read_settings(paths), archive.header.origin
         witness = open_witness(settings, paths, lambda _old, _new: [], clock)
-        work = Restore(archive, ring, keys, clock, witnessed=witness.newest(origin))
+        try:
+            witnessed, away = witness.newest(origin), ""
+        except UnavailableError as error:  # no reason to leave people without their hall
+            witnessed, away = None, str(error)
+        work = Restore(archive, ring, keys, clock, witnessed=witnessed)
         made = work.into(paths, Teller(progress.notify, Cancel(), clock), replace=force)
     notes = [str(note) for note in witness_files(settings, origin)] if made.lost else []
     accept = " && ".join(shlex.join(["mv", note, f"{note}.before-restore"]) for note in notes)
     if as_json:
-        print_json({"restored": made, "accept": accept})
+        print_json({"restored": made, "accept": accept, "unasked": away})
     else:
-        _say(made, accept)
+        _say(made, accept, away)
 
 
-def _say(made: Restored, accept: str) -> None:
+def _say(made: Restored, accept: str, away: str) -> None:
     out = console()
     where = escape(shlex.quote(made.hall))
     out.print(f"\n[green]restored[/green]: {escape(made.hall)}, {size(made.size_bytes)} in {duration(made.took_s)}")
@@ -74,6 +79,8 @@ def _say(made: Restored, accept: str) -> None:
             f"If there is a newer one, restore that. The hall writes nothing until you accept the loss with:"
         )
         out.print(f"  {escape(accept)}", soft_wrap=True)
+    if away:
+        out.print(f"[yellow]whether anything was lost is not known[/yellow]: {escape(away)}")
     if made.migrate:
         out.print(f"It was made by an older Datahall; migrate it with: {made.migrate}")
     out.print(f"check it with: datahall --hall {where} verify", soft_wrap=True)
