@@ -263,6 +263,10 @@ def test_a_few_bytes_that_become_many_are_stopped_where_the_manifest_ends(small,
             members=(),
         )
         writer.finish(manifest)
+    given_out = []
+    with Archive.open(tmp_path / "x.dhb", small.keys) as archive, pytest.raises(IntegrityError, match="size"):
+        given_out.extend(map(len, archive.read(0)))
+    assert sum(given_out) <= 1_000, "it stops before anything of it reaches a disk"
     tracemalloc.start()
     try:
         refused(kit, small, tmp_path / "x.dhb", tmp_path / "back", IntegrityError)

@@ -155,7 +155,6 @@ def _check_members(members: tuple[Member, ...], start: int, stop: int) -> None:
         if (
             member.offset != offset
             or payload < 0
-            or member.stored_bytes > stop - offset
             or not 0 <= member.size_bytes <= MAX_MEMBER_BYTES
             or (member.packing == "stored" and payload != member.size_bytes)
             or not _SHA256.fullmatch(member.sha256)
