@@ -150,7 +150,7 @@ class Operations:
             table, new = self._next_table(deployment, now)
             changes = (Change(new=deployment), *retired, Change(old=table, new=new))
             self._act("deployment.opened", changes, once, {"deployment": deployment.id}, said)
-            publish_routes(self._hall.paths.routes, new, self._hall.keys.signer)
+            publish_routes(self._hall.paths.routes, new, self._hall.keys.signer, self._hall.keys.routes_key)
         return {"deployment": deployment.id}
 
     def _next_table(self, deployment, now):
@@ -165,7 +165,7 @@ class Operations:
         """Publish the table that is written down, as the reconciler's first round does."""
         table = self._get(RouteTable, TABLE_ID)
         if table is not None:
-            publish_routes(self._hall.paths.routes, table, self._hall.keys.signer)
+            publish_routes(self._hall.paths.routes, table, self._hall.keys.signer, self._hall.keys.routes_key)
 
     def job(self, said, once):
         """Do a step under its lease: running, an artifact into the vault, done."""

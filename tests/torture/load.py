@@ -276,7 +276,7 @@ def stale_routes(hall, found):
     if stored is None:
         return []
     keys = {found.keys.signer.key_id: found.keys.signer.public_key}
-    published = read_routes((hall.folder / "routes.json").read_bytes(), keys)
+    published = read_routes((hall.folder / "routes.json").read_bytes(), keys, found.keys.routes_key)
     return (
         []
         if published.revision == stored.revision

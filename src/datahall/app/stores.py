@@ -26,6 +26,7 @@ from datahall.security.keys import KeyRing
 
 if TYPE_CHECKING:
     from datahall.backends.blobs.cached import CachedBlobStore
+    from datahall.backends.blobs.objects import ObjectBlobStore
     from datahall.backends.db.postgres import PostgresCatalogue
 
 HallCatalogue: TypeAlias = "SqliteCatalogue | PostgresCatalogue"
@@ -71,18 +72,20 @@ def snapshot_of(catalogue: HallCatalogue) -> Callable[[Path, Told], None]:
 def open_blobs(settings: Settings, paths: HallPaths) -> HallBlobs:
     """Open the object store: the hall's folder, or a bucket behind a cache in the hall's folder.
 
-    Raises UserError for one that this Datahall cannot use.
+    Never behind `blobs/`, which holds objects that lie nowhere else: a cache evicts what lies in it. Raises UserError for
+    one that this Datahall cannot use.
     """
     if settings.blobs is None:
         _check_idle(paths, (("cache_bytes", settings.cache_bytes), *_objects(settings)), "blobs")
         return LocalBlobStore(paths.blobs)
-    if urlsplit(settings.blobs).scheme not in {"s3", "gs", "az"}:
-        raise _refused(paths, "blobs", settings.blobs, "name a bucket as s3://BUCKET/PREFIX, gs://... or az://...")
-    remote = STORES.load("objects")(
-        settings.blobs, options=_options(settings), allow_http=(settings.objects.endpoint or "").startswith("http://")
-    )
+    remote = _bucket(settings, paths)
     limit_bytes = CACHE_BYTES if settings.cache_bytes is None else settings.cache_bytes
-    return cast("CachedBlobStore", STORES.load("cached")(remote, paths.blobs, limit_bytes=limit_bytes))
+    return cast("CachedBlobStore", STORES.load("cached")(remote, paths.cache, limit_bytes=limit_bytes))
+
+
+def open_truth(settings: Settings, paths: HallPaths) -> LocalBlobStore | ObjectBlobStore:
+    """Open the object store itself, without a cache in front of it: what a scrub reads."""
+    return LocalBlobStore(paths.blobs) if settings.blobs is None else _bucket(settings, paths)
 
 
 def open_witness(settings: Settings, paths: HallPaths, prove: Prove, clock: Clock) -> Witness:
@@ -115,6 +118,14 @@ def _with_password(settings: Settings) -> str:
     host = parts.netloc.rpartition("@")[2]
     user = quote(parts.username or "", safe="")
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(database_password(settings) or '', safe='')}@{host}"))
+
+
+def _bucket(settings: Settings, paths: HallPaths) -> ObjectBlobStore:
+    url = settings.blobs or ""
+    if urlsplit(url).scheme not in {"s3", "gs", "az"}:
+        raise _refused(paths, "blobs", url, "name a bucket as s3://BUCKET/PREFIX, gs://... or az://...")
+    plain = (settings.objects.endpoint or "").startswith("http://")
+    return cast("ObjectBlobStore", STORES.load("objects")(url, options=_options(settings), allow_http=plain))
 
 
 def _options(settings: Settings) -> dict[str, str]:

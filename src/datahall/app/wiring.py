@@ -134,7 +134,7 @@ def _wire(
             "export": ExportStage(catalogue, vault, jobs),
             "evaluate": EvaluateStage(catalogue, vault, jobs, shadows, holds, integrate, clock),
             "gate": GateStage(catalogue, holds, integrate, clock),
-            "register": RegisterStage(catalogue, clock),
+            "register": RegisterStage(catalogue, vault, clock),
             "deploy": DeployStage(catalogue, admission, integrate, clock),
         },
     )

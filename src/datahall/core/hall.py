@@ -26,6 +26,7 @@ class HallPaths:
         self.lock = self.root / "hall.lock"
         self.supervisor_lock = self.root / "supervisor.lock"
         self.blobs = self.root / "blobs"
+        self.cache = self.root / "cache"
         self.keys = self.root / "keys"
         self.answers = self.root / "answers"
         self.logs = self.root / "logs"
