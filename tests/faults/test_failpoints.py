@@ -26,7 +26,6 @@ ELSEWHERE = {
 
 AROUND = {
     "app/backup/staging.py": "inside the step `restore.clear`",
-    "app/decisions.py": "a log is turned over; nothing rests on it",
     "backends/launch/local.py": "a log is turned over; nothing rests on it",
     "app/http/listen.py": "a socket, gone with its process anyway",
     "serve/replica.py": "a socket, gone with its process anyway",
@@ -39,9 +38,6 @@ AROUND = {
     "backends/db/migrate.py": "a snapshot that was cut short before it had its name",
 }
 """Files with a rename or a removal that need not be durable, and why."""
-
-SHARED = {"blobs.shard/folder", "cache.shard/folder"}
-"""Names that two calls of one helper share."""
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +179,7 @@ def test_every_durable_step_goes_through_the_one_door(modules):
 def test_every_step_has_a_literal_name_of_its_own(modules):
     assert scan.unnamed(modules) == []
     names = [step.name for step in scan.steps(modules)]
-    assert {name for name in names if names.count(name) > 1} == SHARED
+    assert {name for name in names if names.count(name) > 1} == set()
 
 
 BAD = """
