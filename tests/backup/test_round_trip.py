@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 
 import pytest
 
+from datahall.app.backup.make import Backups
 from datahall.app.backup.mark import BackupMark
 from datahall.app.backup.reader import Archive
 from datahall.app.events import StepEnded
@@ -216,6 +218,17 @@ def test_whoever_leaves_stops_it(hall, tmp_path):
         hall.back_up(tmp_path / "b.dhb", notify=notify, cancel=cancel)
     assert [path.name for path in tmp_path.iterdir()] == ["hall"]
     assert list(hall.paths.work.iterdir()) == []
+
+
+def test_a_plain_copy_of_the_database_would_lose_what_was_acknowledged(hall, tmp_path):
+    """The control: copied as a file, the database lacks what still lies in its log, and the count shows it."""
+
+    def copy(target, _told):
+        shutil.copyfile(hall.paths.db, target)
+
+    naive = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, copy)
+    said = naive.make(tmp_path / "naive.dhb", replace=False, notify=lambda _: None, cancel=Cancel())
+    assert said.num_entries < hall.back_up(tmp_path / "b.dhb").num_entries == len(hall.catalogue.entries())
 
 
 def test_twenty_backups_under_writes_hold_all_that_was_acknowledged_before(hall, kit, tmp_path):

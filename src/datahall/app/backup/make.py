@@ -133,11 +133,11 @@ class Backups:
 
     def _copy(self, writer: ArchiveWriter, room: Path, moment: Moment, teller: Teller) -> None:
         with teller.step("copy") as step:
-            writer.add(DATABASE, _chunks(room / DATABASE))
+            writer.add(DATABASE, step.watch(_chunks(room / DATABASE)))
             total = len(moment.objects)
             for number, (team, stored) in enumerate(moment.objects):
                 step.at(number, total, "objects")
-                writer.add(object_name(team, stored), self._stored(team, stored), packing="stored")
+                writer.add(object_name(team, stored), step.watch(self._stored(team, stored)), packing="stored")
             num_segments = 0
             for path in _segments(self._paths.answers, room):
                 step.at(total, total, path.name)
