@@ -173,6 +173,31 @@ def test_a_second_backup_and_a_collection_wait_for_the_first(hall, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.dhb", "hall"]
 
 
+def test_two_halls_do_not_write_into_one_file(hall, kit, tmp_path):
+    other = kit.Built(tmp_path / "other")
+
+    def notify(event):
+        if isinstance(event, StepEnded) and event.name == "copy":
+            with pytest.raises(ConflictError, match="another backup is written there"):
+                other.back_up(tmp_path / "b.dhb")
+
+    said = hall.back_up(tmp_path / "b.dhb", notify=notify)
+    other.close()
+    with Archive.open(tmp_path / "b.dhb", hall.keys) as archive:
+        assert archive.header.id == said.id
+        assert len(list(archive.check())) > 0
+
+
+def test_two_restores_do_not_build_one_hall(kept, kit, tmp_path):
+    def notify(event):
+        if isinstance(event, StepEnded) and event.name == "extract":
+            with pytest.raises(ConflictError, match="another restore goes on"):
+                kit.restore(kept.file, kept.paths.keys, tmp_path / "back")
+
+    _, paths = kit.restore(kept.file, kept.paths.keys, tmp_path / "back", notify=notify)
+    kit.assert_whole(paths)
+
+
 def test_an_object_that_is_gone_stops_the_backup(hall, tmp_path):
     artifact = hall.catalogue.find(Artifact)[1]
     hall.blobs.delete(artifact.object, team=artifact.team)
