@@ -144,14 +144,8 @@ class Backups:
             total = len(moment.objects)
             for number, (team, stored) in enumerate(moment.objects):
                 step.at(number, total, "objects")
-<<<<<<< HEAD
-                writer.add(object_name(team, stored), self._stored(team, stored), packing="stored")
-            for path in segments:
-=======
                 writer.add(object_name(team, stored), step.watch(self._stored(team, stored)), packing="stored")
-            num_segments = 0
-            for path in _segments(self._paths.answers, room):
->>>>>>> backup
+            for path in segments:
                 step.at(total, total, path.name)
                 writer.add(f"answers/{path.name}", _chunks(path))
             for report in sorted(self._paths.reports.glob("*.html")):
