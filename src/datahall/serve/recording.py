@@ -61,7 +61,8 @@ class Recorder:
     def __init__(self, config: GatewayConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
-        self._log = AnswerLog(Path(config.answers), config.gateway, now_ns=clock.now_ns())
+        # Only differences matter to the log, so it is given a clock that nobody can set.
+        self._log = AnswerLog(Path(config.answers), config.gateway, now_ns=clock.monotonic_ns())
 
     @property
     def num_torn_bytes(self) -> int:
@@ -99,11 +100,11 @@ class Recorder:
         work = self._log.sync_work()
         if work is not None:
             await asyncio.get_running_loop().run_in_executor(None, work)
-        self._log.rotate(self._clock.now_ns())
+        self._log.rotate(self._clock.monotonic_ns())
 
     def close(self) -> None:
         """Seal the log."""
-        self._log.close(self._clock.now_ns())
+        self._log.close(self._clock.monotonic_ns())
 
     def _answer(self, origin: Origin, call: Call, arrays: Mapping[str, np.ndarray]) -> tuple[Answer, Response]:
         ticket = cast("Ticket", call.context)
