@@ -47,6 +47,9 @@ docs: run-env ## write docs/reference anew from the code
 bench: run-env ## measure what we claim about speed (on a quiet machine)
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/answer_log.py
+	$(PY) benchmarks/acts.py
+	$(PY) benchmarks/ledger.py
+	$(PY) benchmarks/blobs.py
 
 mutants: test-env ## the long mutation study of gate, ledger and signing
 	$(PY) tools/mutate.py

@@ -24,7 +24,7 @@ MODELS = "boosting forest logistic mlp ridge"
 CLAIMS = "accuracy calibration fairness improvement latency stability"
 ENGINES = "onnx sklearn"
 EXAMPLES = "digits lending tumours"
-VERBS = "new check plan run up ps predict provenance verify report key doctor logs stop version"
+VERBS = "new check plan run up ps predict provenance verify backup restore report key doctor logs stop version"
 SPEC_KEYS = """
 datahall
 name
@@ -100,11 +100,18 @@ GET /api/v1/apps/{app}/report read
 GET /api/v1/healthz public
 GET /api/v1/keys admin
 GET /api/v1/status read
+POST /api/v1/backups admin
 POST /api/v1/keys admin
 POST /api/v1/keys/rotate admin
 POST /api/v1/plan admin
 POST /api/v1/runs admin
 """
+
+
+SETTINGS = (
+    "database database_password_env blobs cache_bytes witness objects.endpoint objects.region objects.access_key_id "
+    "objects.secret_access_key_env objects.secret_access_key"
+)
 
 
 def test_the_kinds_of_ledger_entries():
@@ -146,6 +153,11 @@ def test_the_names_that_an_application_file_may_use(place, names):
 def test_the_keys_of_the_application_file():
     describe = importlib.import_module("datahall.spec.describe").describe
     assert [key.path for key in describe()] == SPEC_KEYS.split()
+
+
+def test_the_keys_of_the_settings():
+    describe = importlib.import_module("datahall.app.settings").describe
+    assert " ".join(setting.key for setting in describe()) == SETTINGS
 
 
 def test_the_verbs_of_the_command_line():

@@ -121,6 +121,8 @@ CONTROL_MEANINGS = {
     "status": "what is released, what runs, and where",
     "provenance": "an answer's way back to its origins, each link proven",
     "report": "the report of an application's newest verdict, as a page",
+    "backup": "writes all of the hall but its keys into `file` on its machine, one that is there only if it is a backup and "
+    "`replace` is true; the body is one JSON event a line, and whoever leaves stops it",
     "list_keys": "the API keys, without their text",
     "issue_key": "a new API key; its text is shown this once",
     "rotate_keys": "every data key lies under a new master key; `retire` destroys the old ones",
@@ -390,6 +392,20 @@ def page_of(title: str, *parts: str) -> str:
     return "\n\n".join([f"# {title}", NOTE.rstrip(), *parts]) + "\n"
 
 
+def settings_page() -> str:
+    """The keys of `hall.toml`."""
+    from datahall.app.settings import describe  # noqa: PLC0415  (each page imports what it shows)
+
+    text = (
+        "A hall may have a file `hall.toml` in its folder. Every key has a default, so a hall on one machine needs none. An "
+        "unknown key, a wrong value, and a store that this Datahall cannot use are errors with file and key, never passed "
+        "over. Nobody else may be able to change the file; where it holds a secret nobody else may be able to read it. It "
+        "belongs to the machine, so it is in no [backup](../backup.md)."
+    )
+    rows = [(f"`{setting.key}`", setting.takes, setting.description) for setting in describe()]
+    return page_of("Settings", text, table(("key", "takes", "meaning"), rows))
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "claims": claims_page,
     "cli": cli_page,
@@ -397,6 +413,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "http": http_page,
     "models": models_page,
     "ports": ports_page,
+    "settings": settings_page,
     "spec": spec_page,
 }
 

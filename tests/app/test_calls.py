@@ -111,5 +111,6 @@ def test_what_is_kept_says_nothing_and_fits_nowhere_else(hall):
 
 
 def test_every_route_that_changes_something_honours_a_key():
-    changing = {(route.method, route.path) for route in ROUTES if route.method != "GET"} - {("POST", "/api/v1/plan")}
+    in_the_hall_nothing = {("POST", "/api/v1/plan"), ("POST", "/api/v1/backups")}
+    changing = {(route.method, route.path) for route in ROUTES if route.method != "GET"} - in_the_hall_nothing
     assert {(route.method, route.path) for route in ROUTES if route.mutates} == changing

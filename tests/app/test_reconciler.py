@@ -122,6 +122,7 @@ class World:
             acknowledged=lambda: self.published[-1].revision if self.published else 0,
             decisions=DecisionLog(Telemetry(folder / "telemetry.db")),
             integrate=lambda: None,
+            manifests=lambda bundle, _team: bundle.manifest,
         )
 
     @property
@@ -155,7 +156,7 @@ def test_a_live_deployment_gets_its_replica_and_its_route(world):
     assert (world.states(), len(world.running)) == (["ready"], 1)
     (route,) = world.catalogue.get(RouteTable, TABLE_ID).routes
     assert (route.app, len(route.replicas)) == ("flowers", 1)
-    assert world.published[-1].routes == (route,)
+    assert world.published[-1].outline().routes == (route,)
 
 
 def test_a_full_disk_leaves_no_replica_that_nobody_counts(world):
@@ -219,7 +220,7 @@ def test_a_table_that_could_not_be_published_is_published_later(world):
     assert world.published[-1].revision == revision
     world.reconciler._publish = published
     world.settle()
-    assert world.published[-1] == world.catalogue.get(RouteTable, TABLE_ID)
+    assert world.published[-1].outline() == world.catalogue.get(RouteTable, TABLE_ID)
     assert list(world.published[-1].keys) == [key.sha256]
 
 

@@ -118,7 +118,17 @@ def fail(_context, text):
     raise ValueError(text)
 
 
+def objects(_context, folder, size_bytes):
+    """Write an object of several frames and read it again, as a job does; return what the threads' work came to."""
+    from datahall.backends.blobs.local import LocalBlobStore  # noqa: PLC0415  (no other action needs it)
+
+    store = LocalBlobStore(Path(folder))
+    grant = store.write([bytes(size_bytes)], team="ward")
+    return store.get(grant, team="ward") == bytes(size_bytes)
+
+
 ACTIONS = {
+    "objects": objects,
     "read": lambda _, path: refusal(Path(path).read_bytes),
     "list": lambda _, path: refusal(lambda: list(Path(path).iterdir())),
     "write": lambda _, path: refusal(Path(path).write_text, "written"),

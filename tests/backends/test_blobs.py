@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,19 @@ def test_control_an_error_that_is_not_the_disk_s_is_not_called_so(store: LocalBl
         store.put(b"data", team="ward")
 
 
+def test_memory_holds_a_few_frames_of_what_passes_through(store: LocalBlobStore):
+    piece, num_pieces = os.urandom(frames.FRAME_BYTES), 64
+    tracemalloc.start()
+    try:
+        grant = store.write((bytes(piece) for _ in range(num_pieces)), team="ward")
+        num_read = sum(len(plain) for plain in store.read(grant, team="ward"))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert num_read == num_pieces * frames.FRAME_BYTES
+    assert peak_bytes < 20 * frames.FRAME_BYTES
+
+
 def test_take_moves_objects_and_nothing_else(store: LocalBlobStore, tmp_path: Path):
     staging = LocalBlobStore(tmp_path / "staging")
     grant = staging.put(b"made by a job", team="ward")
@@ -188,6 +202,30 @@ def test_take_moves_objects_and_nothing_else(store: LocalBlobStore, tmp_path: Pa
     assert [path for path in store.folder.rglob("*") if path.is_file()] == [store.path(grant.object, team="ward")]
 
 
+@pytest.mark.parametrize("place", ["_shard/folder", "/link", "/folder", "/remove"])
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_take_that_was_cut_is_taken_up_again_and_loses_nothing(
+    store: LocalBlobStore, tmp_path: Path, place: str, side: str
+):
+    staging = LocalBlobStore(tmp_path / "staging")
+    grants = [staging.put(bytes([number]), team="ward") for number in range(5)]
+
+    def cut(name: str) -> None:
+        if name == f"blobs.take{place}:{side}":
+            raise KeyboardInterrupt
+
+    with armed(cut), pytest.raises(KeyboardInterrupt):
+        store.take(staging.folder)
+    for number, grant in enumerate(grants):
+        assert bytes([number]) in (found.get(grant, team="ward") for found in (store, staging) if has(found, grant))
+    store.take(staging.folder)
+    assert [store.get(grant, team="ward") for grant in grants] == [bytes([number]) for number in range(5)]
+
+
+def has(store: LocalBlobStore, grant: Grant) -> bool:
+    return grant.object in store.list(team="ward")
+
+
 def test_take_never_replaces_an_object(store: LocalBlobStore, tmp_path: Path):
     grant = store.put(b"ours", team="ward")
     staging = LocalBlobStore(tmp_path / "staging")
@@ -202,6 +240,14 @@ def test_the_contract_goes_red_when_frames_are_not_bound(monkeypatch: pytest.Mon
     monkeypatch.setattr(frames, "bound", lambda *_: b"")
     with pytest.raises(pytest.fail.Exception):
         TestMemory().test_an_object_under_another_name_is_refused(MemoryBlobStore())
+
+
+def test_the_contract_goes_red_when_frames_have_no_place_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    """Negative control: without the index in nonce and associated data, ranges of a rearranged object would be read."""
+    monkeypatch.setattr(frames, "bound", lambda place, *_: place.object.encode())
+    monkeypatch.setattr(frames, "_nonce_of", lambda *_: bytes(12))
+    with pytest.raises(AssertionError):
+        TestMemory().test_cut_extended_and_rearranged_objects_are_refused(MemoryBlobStore())
 
 
 def test_the_contract_goes_red_when_frames_are_not_authenticated(monkeypatch: pytest.MonkeyPatch):

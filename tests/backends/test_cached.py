@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,3 +228,19 @@ def test_take_uploads_and_keeps_what_fits(store: CachedBlobStore, remote: Counti
     assert [path for path in staging.folder.rglob("*") if path.is_file()] == []
     store.delete(grant.object, team="ward")
     assert held(store) == 0
+
+
+def test_a_disk_that_fills_up_half_way_leaves_no_torn_object(store: CachedBlobStore):
+    """A write that the disk takes in part only is not taken for a whole one: a real limit, not a patched call."""
+    grant = store.put(os.urandom(400_000), team="ward")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            store.path(grant.object, team="ward")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert held(store) == store.stats().held_bytes == 0
+    assert len(store.get(grant, team="ward")) == 400_000

@@ -184,3 +184,8 @@ def test_the_sockets_of_the_machine_cannot_be_listed(launcher: LocalLauncher, op
     assert result(launcher, *calls) == ["PermissionError"] * len(files)
     assert result(open_launcher, *calls) == ["done"] * len(files)
     assert result(launcher, ("read", "/proc/self/status"), ("list", "/proc/self/fd")) == ["done", "done"]
+
+
+def test_a_confined_job_stores_objects_of_several_frames(launcher, hall):
+    action = ("objects", str(hall / "staging"), 6_000_000)
+    assert result(launcher, action, writable=(hall / "staging",)) == [True]

@@ -212,6 +212,25 @@ def test_an_upload_that_was_killed_goes_on_with_the_parts_that_are_missing(
     assert files_in(staging.folder) == []
 
 
+def test_control_without_its_state_file_every_part_is_asked_for_again(
+    store: Tampered, proxy: Proxy, staging: LocalBlobStore
+):
+    grant = staging.put(DATA, team="ward")
+    path = staging.path(grant.object, team="ward")
+    num_parts = -(-path.stat().st_size // PART)
+    for forget in (False, True):
+        with armed(raising_at("objects.commit/create:before")), pytest.raises(KeyboardInterrupt):
+            upload_all(store, staging.folder)
+        proxy.asked.clear()
+        for state in path.parent.glob(".*upload*") if forget else ():
+            state.unlink()
+        with armed(raising_at("objects.commit/create:before")), pytest.raises(KeyboardInterrupt):
+            upload_all(store, staging.folder)
+        assert len(put_parts(proxy)) == (num_parts if forget else 0)
+    upload_all(store, staging.folder)
+    assert store.get(grant, team="ward") == DATA
+
+
 def test_a_part_that_the_server_lost_or_changed_is_sent_again_or_refused(
     store: Tampered, proxy: Proxy, staging: LocalBlobStore
 ):

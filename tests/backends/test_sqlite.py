@@ -321,3 +321,29 @@ class Unlocked:
 def integrate_all(catalogue):
     while integrate(catalogue, Unlocked(), "hall", limit=2):
         pass
+
+
+class Busy(SqliteCatalogue):
+    """A catalogue in which somebody writes `late` as soon as a reader has looked once."""
+
+    late = None
+
+    @contextmanager
+    def _reading(self):
+        with super()._reading() as connection:
+            yield connection
+        if self.late is not None:
+            late, self.late = self.late, None
+            declare(self, late)
+
+
+def test_a_record_made_while_a_reader_looks_for_it_is_no_sign_of_tampering(tmp_path):
+    catalogue = Busy(tmp_path / "hall.db", AutoClock())
+    catalogue.late = app("new")
+    with pytest.raises(NotFoundError):
+        catalogue.get(App, "new")
+    assert catalogue.get(App, "new") == app("new")
+    catalogue._writer.transact(lambda cursor: cursor.execute("DELETE FROM record_app"))  # control: really taken away
+    with pytest.raises(IntegrityError, match="its row is gone"):
+        catalogue.get(App, "new")
+    catalogue.close()

@@ -377,6 +377,7 @@ class House(Vandal):
             acknowledged=lambda: published[-1].revision if published else 0,
             decisions=DecisionLog(Telemetry(self.paths.telemetry)),
             integrate=self.sequencer.flush,
+            manifests=lambda bundle, _team: bundle.manifest,
         )
 
     def rounds(self, reconciler: Reconciler, num: int = 2) -> str:

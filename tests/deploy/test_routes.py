@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import msgspec
@@ -14,7 +15,7 @@ from datahall.deploy.table import TABLE_ID, routed_by
 from datahall.security.access import issue_key
 from datahall.security.signing import Ed25519Signer, dsse_sign
 from datahall.serve import table as serve_table
-from datahall.serve.table import PAYLOAD_TYPE, FileRouteSource, publish_routes
+from datahall.serve.table import PAYLOAD_TYPE, FileRouteSource, publish_routes, seal_table
 
 TEAM = "main"
 replace = msgspec.structs.replace
@@ -26,8 +27,10 @@ def followed(house):
     house.released()
     published, _ = house.reconcile()
     table = published[-1]
-    publish_routes(house.paths.routes, table, house.keys.signer)
-    source = FileRouteSource(house.paths.routes, {house.keys.signer.key_id: house.keys.signer.public_key})
+    publish_routes(house.paths.routes, table, house.keys.signer, house.keys.routes_key)
+    source = FileRouteSource(
+        house.paths.routes, {house.keys.signer.key_id: house.keys.signer.public_key}, house.keys.routes_key
+    )
     assert source.poll() == table
     return house, table, source
 
@@ -41,7 +44,7 @@ def with_other_routes(table, **changes):
 def test_control_the_next_table_of_the_hall_is_followed(followed):
     house, table, source = followed
     new = with_other_routes(table, bundle="f" * 64)
-    publish_routes(house.paths.routes, new, house.keys.signer)
+    publish_routes(house.paths.routes, new, house.keys.signer, house.keys.routes_key)
     assert source.poll() == new
 
 
@@ -49,7 +52,9 @@ def test_an_edited_table_is_refused(followed):
     house, table, source = followed
     envelope = json.loads(house.paths.routes.read_text())
     signed = dsse_sign(
-        Ed25519Signer.generate(), PAYLOAD_TYPE, canonical_json(with_other_routes(table, bundle="f" * 64))
+        Ed25519Signer.generate(),
+        PAYLOAD_TYPE,
+        seal_table(canonical_json(with_other_routes(table, bundle="f" * 64)), house.keys.routes_key),
     )
     envelope["payload"] = json.loads(signed)["payload"]
     house.paths.routes.write_bytes(canonical_json(envelope))
@@ -62,7 +67,7 @@ def test_a_table_signed_by_anybody_else_is_refused(followed):
     issued = Ed25519Signer.from_private(house.job.requests[-1].signing_key)
     assert house.catalogue.find(EvidenceKey)[-1].id == issued.key_id
     for signer in (Ed25519Signer.generate(), issued):
-        publish_routes(house.paths.routes, with_other_routes(table, bundle="f" * 64), signer)
+        publish_routes(house.paths.routes, with_other_routes(table, bundle="f" * 64), signer, house.keys.routes_key)
         assert source.poll() is None
         assert "is refused" in source.problem
 
@@ -70,7 +75,9 @@ def test_a_table_signed_by_anybody_else_is_refused(followed):
 def test_a_table_under_the_hall_s_name_is_refused(followed):
     house, table, source = followed
     signed = dsse_sign(
-        Ed25519Signer.generate(), PAYLOAD_TYPE, canonical_json(with_other_routes(table, bundle="f" * 64))
+        Ed25519Signer.generate(),
+        PAYLOAD_TYPE,
+        seal_table(canonical_json(with_other_routes(table, bundle="f" * 64)), house.keys.routes_key),
     )
     envelope = json.loads(signed)
     envelope["signatures"][0]["keyid"] = house.keys.signer.key_id
@@ -84,7 +91,9 @@ def test_what_the_hall_signed_as_something_else_is_no_table(followed):
     body = canonical_json(with_other_routes(table, bundle="f" * 64))
     house.paths.routes.write_text(dsse_sign(house.keys.signer, "application/vnd.in-toto+json", body))
     assert source.poll() is None
-    house.paths.routes.write_text(dsse_sign(house.keys.signer, PAYLOAD_TYPE, b'{"revision": 9}'))
+    house.paths.routes.write_text(
+        dsse_sign(house.keys.signer, PAYLOAD_TYPE, seal_table(b'{"revision": 9}', house.keys.routes_key))
+    )
     assert source.poll() is None
     assert "is refused" in source.problem
 
@@ -99,7 +108,7 @@ def test_a_plain_table_is_refused(followed):
 def test_an_older_table_is_refused(followed):
     house, table, source = followed
     before = house.paths.routes.read_bytes()
-    publish_routes(house.paths.routes, with_other_routes(table), house.keys.signer)
+    publish_routes(house.paths.routes, with_other_routes(table), house.keys.signer, house.keys.routes_key)
     assert source.poll().revision == table.revision + 1
     house.paths.routes.write_bytes(before)
     assert source.poll() is None
@@ -109,7 +118,10 @@ def test_an_older_table_is_refused(followed):
 def test_another_table_of_the_same_revision_is_not_followed(followed):
     house, table, source = followed
     publish_routes(
-        house.paths.routes, replace(with_other_routes(table, bundle="f"), revision=table.revision), house.keys.signer
+        house.paths.routes,
+        replace(with_other_routes(table, bundle="f"), revision=table.revision),
+        house.keys.signer,
+        house.keys.routes_key,
     )
     assert source.poll() is None
 
@@ -119,11 +131,11 @@ def test_a_table_that_gateways_would_refuse_is_not_published(followed, monkeypat
     before = house.paths.routes.read_bytes()
     monkeypatch.setattr(serve_table, "MAX_TABLE_BYTES", len(before) - 1)
     with pytest.raises(UnavailableError, match="gateways take") as said:
-        publish_routes(house.paths.routes, with_other_routes(table), house.keys.signer)
+        publish_routes(house.paths.routes, with_other_routes(table), house.keys.signer, house.keys.routes_key)
     assert "datahall key list" in said.value.hint
     assert house.paths.routes.read_bytes() == before
     monkeypatch.setattr(serve_table, "MAX_TABLE_BYTES", len(before) + 100)  # control: one that fits is taken
-    publish_routes(house.paths.routes, with_other_routes(table), house.keys.signer)
+    publish_routes(house.paths.routes, with_other_routes(table), house.keys.signer, house.keys.routes_key)
     assert source.poll().revision == table.revision + 1
 
 
@@ -178,13 +190,15 @@ def test_a_rolled_back_table_row_leads_to_no_table_that_a_gateway_takes(followed
     version = house.catalogue.find(Version)[-1]
     house.write(with_other_routes(table))
     house.write(replace(with_other_routes(table), revision=table.revision + 7))
-    publish_routes(house.paths.routes, house.catalogue.get(RouteTable, TABLE_ID), house.keys.signer)
+    publish_routes(
+        house.paths.routes, house.catalogue.get(RouteTable, TABLE_ID), house.keys.signer, house.keys.routes_key
+    )
     assert source.poll() is not None
-    house.roll_back(table)
+    house.roll_back(table.outline())
     published, _ = house.reconcile()
     for each in published:
         assert {route.version for route in each.routes} == {version.id}
-        publish_routes(house.paths.routes, each, house.keys.signer)
+        publish_routes(house.paths.routes, each, house.keys.signer, house.keys.routes_key)
         assert source.poll() is None
         assert "came after" in source.problem
 
@@ -254,8 +268,8 @@ def test_a_table_that_could_not_be_read_is_read_at_the_next_poll(house, tmp_path
     """A gateway without a free descriptor must not miss a revocation for good."""
     table = RouteTable(id=TABLE_ID, revision=1, routes=(), keys={}, published_at_ns=1)
     path = tmp_path / "routes.json"
-    publish_routes(path, table, house.keys.signer)
-    source = FileRouteSource(path, {house.keys.signer.key_id: house.keys.signer.public_key})
+    publish_routes(path, table, house.keys.signer, house.keys.routes_key)
+    source = FileRouteSource(path, {house.keys.signer.key_id: house.keys.signer.public_key}, house.keys.routes_key)
     with monkeypatch.context() as patched:
         patched.setattr(type(path), "read_bytes", lambda _: (_ for _ in ()).throw(OSError(24, "Too many open files")))
         assert source.poll() is None
@@ -277,3 +291,31 @@ def test_what_was_written_this_moment_costs_nobody_an_answer(followed):
     reconciler.tick()
     assert key.sha256 in published[-1].keys
     assert routed_by(published[-1]) == routed_by(table)
+
+
+def test_neither_the_file_nor_the_catalogue_tells_what_values_people_have(followed):
+    house, table, _ = followed
+    stored = house.catalogue.get(RouteTable, TABLE_ID)
+    assert table.routes[0].manifest.target.categories == ("benign", "malignant")
+    assert stored == table.outline() != table
+    assert b"malignant" in canonical_json(table)  # control
+    payload = base64.b64decode(json.loads(house.paths.routes.read_bytes())["payload"])
+    assert b"malignant" not in canonical_json(stored) + payload + house.paths.routes.read_bytes()
+
+
+def test_a_table_under_another_key_is_not_followed(followed):
+    house, table, source = followed
+    publish_routes(house.paths.routes, with_other_routes(table), house.keys.signer, bytes(32))
+    assert source.poll() is None
+    assert "is refused" in source.problem
+
+
+def test_a_table_that_is_signed_and_not_sealed_is_not_followed(followed):
+    house, table, source = followed
+    plain = canonical_json(with_other_routes(table))
+    house.paths.routes.write_text(dsse_sign(house.keys.signer, PAYLOAD_TYPE, plain))
+    assert source.poll() is None
+    house.paths.routes.write_text(
+        dsse_sign(house.keys.signer, PAYLOAD_TYPE, seal_table(plain, house.keys.routes_key))
+    )  # control
+    assert source.poll() is not None

@@ -20,24 +20,24 @@ from tests.faults.scenarios import SCENARIOS
 class Hook:
     """Lets the process die, or a step fail, at the failpoint with one number; notes the names of all."""
 
-    def __init__(self, *, kill_at=None, fail_at=None, code=0, breaks=""):
+    def __init__(self, *, kill_at=None, fail_at=None, code=0):
         self.reached = []
-        self._kill_at, self._fail_at, self._code, self._breaks = kill_at, fail_at, code, breaks
+        self._kill_at, self._fail_at, self._code = kill_at, fail_at, code
 
     def __call__(self, name):
         number = len(self.reached)
         self.reached.append(name)
         if number == self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        if number == self._fail_at or name == self._breaks:
-            raise OSError(self._code or 5, os.strerror(self._code or 5))
+        if number == self._fail_at:
+            raise OSError(self._code, os.strerror(self._code))
 
 
 def do(order):
     """Do the action; return what was reached, and what was raised as the names of its class and those above it."""
     scenario = SCENARIOS[order.pop("scenario")]
     folder = Path(order.pop("folder"))
-    hook, raised = Hook(**order, breaks=scenario.breaks), []
+    hook, raised = Hook(**order), []
     try:
         with failpoints.armed(hook):
             scenario.act(folder)

@@ -47,7 +47,7 @@ def unnamed(modules: dict[Path, ast.Module]) -> list[str]:
         for path, module in modules.items()
         if path != DOOR
         for call in _calls(module)
-        if (_name(call) == "step" and _is_ours(module, "step")) or (_name(call) in helpers and _at(call) is not None)
+        if _is_step(call) or (_name(call) in helpers and _at(call) is not None)
         if not list(_named_by(call, helpers)) and not _hands_on(call)
     ]
 
@@ -83,7 +83,7 @@ def _is_frame(call: ast.Call) -> bool:
 
 def _is_commit(call: ast.Call) -> bool:
     """Whether this commits outside a step: `connection.commit()`, or COMMIT as a statement."""
-    if isinstance(call.func, ast.Attribute) and call.func.attr == "commit":
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "commit" and not call.args:
         return True
     said = call.args[0] if call.args else None
     return (
@@ -111,13 +111,13 @@ def _helpers(modules: dict[Path, ast.Module]) -> dict[str, list[str]]:
 
 
 def _handed(call: ast.Call, found: dict[str, list[str]]) -> list[str]:
-    if _name(call) == "step" and call.args and isinstance(call.args[0], ast.JoinedStr):
+    if _is_step(call) and isinstance(call.args[0], ast.JoinedStr):
         return [part.value for part in call.args[0].values if isinstance(part, ast.Constant)]
     return found.get(_name(call), []) if _hands_on(call) else []
 
 
 def _named_by(call: ast.Call, helpers: dict[str, list[str]]) -> Iterator[str]:
-    if _name(call) == "step" and call.args and isinstance(call.args[0], ast.Constant):
+    if _is_step(call) and isinstance(call.args[0], ast.Constant):
         yield call.args[0].value
     at = _at(call)
     if _name(call) in helpers and isinstance(at, ast.Constant):
@@ -127,7 +127,7 @@ def _named_by(call: ast.Call, helpers: dict[str, list[str]]) -> Iterator[str]:
 def _hands_on(call: ast.Call) -> bool:
     at = _at(call)
     return (isinstance(at, ast.Name) and at.id == "at") or (
-        _name(call) == "step" and bool(call.args) and ast.unparse(call.args[0]).startswith("f'{at}/")
+        _is_step(call) and ast.unparse(call.args[0]).startswith("f'{at}/")
     )
 
 
@@ -139,13 +139,9 @@ def _name(call: ast.Call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
-def _is_ours(module: ast.Module, name: str) -> bool:
-    return any(
-        isinstance(node, ast.ImportFrom)
-        and node.module == "datahall.core.durable"
-        and any(alias.name == name for alias in node.names)
-        for node in ast.walk(module)
-    )
+def _is_step(call: ast.Call) -> bool:
+    """Whether this is `step(name, work)` of `core/durable.py`; methods of that name are others."""
+    return isinstance(call.func, ast.Name) and call.func.id == "step" and len(call.args) == 2
 
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:

@@ -7,6 +7,7 @@ hold in any folder what a reader finds; it raises for a state that no reader cou
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 from collections.abc import Callable
 from contextlib import closing
@@ -23,7 +24,7 @@ from datahall.app.vault import Vault
 from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.witness.file import FileWitness
-from datahall.core.errors import ConflictError, DatahallError, NotFoundError
+from datahall.core.errors import ConflictError, DatahallError, NotFoundError, StorageFullError, UnavailableError
 from datahall.core.hall import HallPaths
 from datahall.core.records import Answer, AnswerSegment, App, RouteTable, Tree
 from datahall.ledger.checkpoint import sign_checkpoint
@@ -38,6 +39,7 @@ from datahall.serve.segments import AnswerLog
 from datahall.serve.table import FileRouteSource, publish_routes
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
+from tests.faults import scenarios_bucket as b
 
 SIGNER = Ed25519Signer.from_private(bytes(range(32)))
 KEY = b"0123456789abcdef"
@@ -53,8 +55,10 @@ class Scenario(NamedTuple):
     state: Callable[[Path], str]
     refusal: tuple[type[BaseException], ...] = (DatahallError,)
     """What its caller is told where a step fails."""
-    breaks: str = ""
-    """A failpoint that fails always, for steps that are taken only after another failed."""
+    does_without: bool = False
+    """Whether it may succeed though a step failed: a cache need not hold what the bucket has."""
+    is_seen_before: bool = False
+    """Whether the new state is seen before the first step, which only makes it durable."""
     clean: Callable[[Path], object] = lambda _folder: None
     """Puts away what lies outside the folder."""
 
@@ -128,6 +132,27 @@ def object_state(folder: Path) -> str:
     except NotFoundError:
         assert listed == []
         return NOTHING
+
+
+def put_aside(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # it was put aside before
+        LocalBlobStore(folder / "blobs").quarantine(grant_of(folder).object, team=TEAM)
+
+
+def leave_temporary(folder: Path) -> None:
+    """Leave an object, and beside it the file of a writer that was killed."""
+    give_stored_object(folder)
+    path = LocalBlobStore(folder / "blobs").path(grant_of(folder).object, team=TEAM)
+    path.with_name(f".{path.name}.1.aabbccdd").write_bytes(b"half")
+
+
+def clear_temporary(folder: Path) -> None:
+    LocalBlobStore(folder / "blobs").clear(team=TEAM, older_than_s=-1e9)
+
+
+def temporary_state(folder: Path) -> str:
+    path = LocalBlobStore(folder / "blobs").path(grant_of(folder).object, team=TEAM)
+    return f"{object_state(folder)}, {len(list(path.parent.iterdir()))} files"
 
 
 def make_files(folder: Path) -> None:
@@ -215,20 +240,33 @@ def answer(sequence: int) -> Answer:
 
 
 def append_answer(folder: Path) -> None:
-    """Append the first answer, unless it is there."""
+    """Append the first answer, unless it is there, and do what the timer does."""
     log = open_log(folder)
     if log.next_sequence == 0:
         log.append([answer(0)])
-        log.sync()
+        sync(log)
 
 
-def append_and_tick(folder: Path) -> None:
+def sync(log: AnswerLog) -> None:
+    work = log.sync_work()
+    assert work is not None
+    work()
+
+
+def append_without_room(folder: Path) -> None:
+    """Append to a new segment where the disk takes no byte: what was opened for it is put away."""
     log = open_log(folder)
-    if log.next_sequence == 0:
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
         log.append([answer(0)])
-        work = log.sync_work()
-        assert work is not None
-        work()
+    except StorageFullError:
+        raise  # of a step, not of the limit, which is no full disk by its number
+    except UnavailableError:
+        return
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    raise AssertionError
 
 
 def begin_log(folder: Path) -> None:
@@ -241,7 +279,6 @@ def write_log(folder: Path) -> None:
     log.append([answer(0)])
     log.close(1)
     log.append([answer(1)])
-    log.sync()
 
 
 def seal_log(folder: Path) -> None:
@@ -365,16 +402,27 @@ SCENARIOS: dict[str, Scenario] = {
     "an object is put": Scenario(give_object, put_object, object_state),
     "an object is deleted": Scenario(give_stored_object, delete_object, object_state, TOLD),
     "a job's object is taken": Scenario(stage_object, take_object, object_state, TOLD),
+    "an object is put aside": Scenario(give_stored_object, put_aside, object_state, TOLD),
+    "what a killed writer left is cleared": Scenario(leave_temporary, clear_temporary, temporary_state, TOLD),
+    "a job's small object is uploaded": Scenario(b.stage(b"words"), b.upload_staged, b.bucket_state, TOLD),
+    "a job's large object is uploaded": Scenario(b.stage(b.LARGE), b.upload_staged, b.bucket_state, TOLD),
+    "a small object goes to the bucket": Scenario(nothing, b.put_once, b.num_objects, TOLD),
+    "a large object breaks off": Scenario(nothing, b.break_off, b.num_objects, TOLD),
+    "parts that nobody finished are collected": Scenario(b.leave_parts, b.collect, b.num_objects, TOLD),
+    "a large object is deleted": Scenario(b.put_large, b.delete_large, b.bucket_state, TOLD),
+    "a large object is put aside": Scenario(b.put_large, b.put_large_aside, b.bucket_state, TOLD),
+    "the cache is filled": Scenario(b.put_large, b.fill_cache, b.cache_state, TOLD, does_without=True),
+    "the cache makes room": Scenario(b.put_two, b.crowd_cache, b.cache_state, TOLD, does_without=True),
+    "the cache takes in a job's object": Scenario(b.stage(b.LARGE), b.take_through_cache, b.cache_state, TOLD),
+    "the cache finds a stale copy": Scenario(b.leave_stale, b.fill_cache, b.cache_state, TOLD),
+    "the cache drops a damaged copy": Scenario(b.damage_part, b.read_damaged, b.cache_state, TOLD, does_without=True),
     "a folder is stored": Scenario(make_files, store_tree, tree_state),
     "a folder is restored": Scenario(make_tree, restore_tree, restored_state),
     "keys are made": Scenario(nothing, make_keys, keys_state, TOLD),
     "the master key is rotated": Scenario(make_keys, rotate_keys, masters_state, TOLD),
     "old master keys are retired": Scenario(make_rotated_keys, retire_keys, masters_state, TOLD),
-    "an answer is logged": Scenario(nothing, append_answer, log_state, TOLD),
-    "the log's timer syncs": Scenario(nothing, append_and_tick, log_state, TOLD),
-    "a segment cannot be opened": Scenario(
-        nothing, append_answer, log_state, TOLD, breaks="answers.header/sync:before"
-    ),
+    "an answer is logged": Scenario(nothing, append_answer, log_state, TOLD, is_seen_before=True),
+    "a segment cannot be begun": Scenario(nothing, append_without_room, log_state, TOLD),
     "an empty segment is found": Scenario(begin_log, append_answer, log_state, TOLD),
     "a segment is sealed": Scenario(write_log, seal_log, log_state, TOLD),
     "a segment is moved": Scenario(sealed_log, move_segment, moved_state, TOLD),

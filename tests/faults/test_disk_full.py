@@ -145,6 +145,7 @@ def test_a_disk_that_fails_loses_nothing_and_says_so(tmp_path, num_operations, s
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(1200)
 def test_a_disk_that_fails_at_a_hundred_points_loses_nothing_and_says_so(tmp_path, num_operations, seeds):
     chosen = seeds(NUM_POINTS)
     refused = [attempt(tmp_path / f"{seed}", seed, fault) for seed, fault in points(num_operations, chosen)]

@@ -15,12 +15,17 @@ from tests.faults import scan
 from tests.faults.scenarios import SCENARIOS
 
 ELSEWHERE = {
-    "postgres.create/commit": "tests/backends/test_postgres.py: it needs a server",
-    "postgres.act/commit": "tests/backends/test_postgres.py: it needs a server",
+    "backup.": "tests/backup/test_faults.py: dies at each of its steps",
+    "restore.": "tests/backup/test_faults.py: dies at each of its steps",
+    "db.export": "tests/backends/test_export.py: it needs a Postgres",
+    "migrate.": "tests/backends/test_migrations.py: dies at each of its steps",
+    "postgres.": "tests/backends/test_postgres.py: it needs a Postgres",
+    "witness.git": "tests/backends/test_witness.py: it needs git",
 }
-"""Steps that no scenario reaches, and where they are tested."""
+"""How the names of steps begin that no scenario reaches, and where they are tested."""
 
 AROUND = {
+    "app/backup/staging.py": "inside the step `restore.clear`",
     "app/decisions.py": "a log is turned over; nothing rests on it",
     "backends/launch/local.py": "a log is turned over; nothing rests on it",
     "app/http/listen.py": "a socket, gone with its process anyway",
@@ -29,11 +34,13 @@ AROUND = {
     "app/supervisor.py": "says that a supervisor is there, and is believed only while its process lives",
     "core/hall.py": "remembers a folder of sockets, and is believed only while that is there",
     "security/keys.py": "the first name of a key's file, once the second one is durable",
-    "backends/blobs/local.py": "the first name of an object's file, once the second one is durable",
+    "backends/db/export.py": "a copy that has no name before it is whole and synced",
+    "backends/db/snapshot.py": "ends a transaction that only read",
+    "backends/db/migrate.py": "a snapshot that was cut short before it had its name",
 }
 """Files with a rename or a removal that need not be durable, and why."""
 
-SHARED = {"blobs.shard/folder"}
+SHARED = {"blobs.shard/folder", "cache.shard/folder"}
 """Names that two calls of one helper share."""
 
 
@@ -110,7 +117,7 @@ def die_everywhere(trial, numbers):
     for number in numbers:
         folder, name = trial.fresh(), trial.reached[number]
         assert trial.do(folder, kill_at=number) == {"signal": 9}
-        if number == 0:
+        if number == 0 and not trial.scenario.is_seen_before:
             assert trial.scenario.state(folder) == trial.old, "nothing is done before the first step"
         trial.check(folder, f"killed at {name}")
 
@@ -121,7 +128,8 @@ def fail_everywhere(trial, numbers, codes):
         for code in codes if name.endswith(":before") else ():
             folder = trial.fresh()
             said = trial.do(folder, fail_at=number, code=code)
-            assert {kind.__name__ for kind in trial.scenario.refusal} & set(said["raised"]), (name, said)
+            is_told = {kind.__name__ for kind in trial.scenario.refusal} & set(said["raised"])
+            assert is_told or (trial.scenario.does_without and not said["raised"]), (name, said)
             trial.check(folder, f"{errno.errorcode[code]} at {name}")
 
 
@@ -144,6 +152,7 @@ def test_a_step_that_fails_is_told_and_leaves_the_old_state_or_the_new_one(trial
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_so_it_is_each_time_that_a_step_is_reached(trials, name):
     trial = trials(name)
@@ -156,7 +165,10 @@ def test_every_failpoint_of_the_code_is_reached_by_a_scenario(modules, trials):
     reached = {name for scenario in SCENARIOS for name in trials(scenario).reached}
     expected = {step.name for step in [*scan.steps(modules), *scan.defaults(modules)]}
     assert len(expected) >= 50
-    assert expected - {name.partition(":")[0] for name in reached} == set(ELSEWHERE)
+    missing = expected - {name.partition(":")[0] for name in reached}
+    assert [name for name in missing if not name.startswith(tuple(ELSEWHERE))] == []
+    assert [start for start in ELSEWHERE if not any(name.startswith(start) for name in missing)] == []
+    assert all((scan.ROOT / where.partition(":")[0]).is_file() for where in ELSEWHERE.values())
     known = {f"{name}:{when}" for name in expected for when in ("before", "after")}
     assert reached <= known, "the scan misses steps"
 

@@ -80,7 +80,10 @@ def test_answers_given_before_a_gateway_was_killed_keep_their_origins(sturdy, ki
     os.kill(gateway, signal.SIGKILL)
     kit.eventually(lambda: sturdy.processes("mains gateway") not in ([], [gateway]), what="another gateway")
     kit.eventually(sturdy.answers, what="an answer")
-    assert sturdy.ask("provenance", given)["verified"] is True
+    kit.eventually(lambda: sturdy.ask("provenance", given)["sealed"], what="the segment in the blob store")
+    found = sturdy.ask("provenance", given)
+    assert (found["verified"], found["record"]) == (True, "kept")
+    kit.eventually(lambda: not list((sturdy.hall / "answers").glob("*.sealed")), what="the segment's file gone")
 
 
 def test_a_killed_replica_is_replaced(sturdy, kit):

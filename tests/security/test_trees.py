@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.blobs.memory import MemoryBlobStore
-from datahall.core.canonical import canonical_json, digest_bytes
+from datahall.core.canonical import canonical_json, digest_bytes, digest_of
 from datahall.core.errors import ConflictError, DataError, IntegrityError, NotFoundError, StorageFullError
 from datahall.core.failpoints import armed
 from datahall.core.records import Tree
@@ -61,6 +61,13 @@ def test_a_folder_comes_back_as_it_was(blobs, folder, tmp_path):
     assert seen(tmp_path / "again") == SEVERAL
     assert {path: reader.get(path) for path in reader.files} == SEVERAL
     assert all((tmp_path / "again" / path).stat().st_mode & 0o077 == 0 for path in SEVERAL)
+
+
+def test_a_manifest_is_canonical_json_and_its_digest_that_of_what_it_says(blobs, folder):
+    tree = put_tree(folder, blobs, team="ward")
+    files = TreeReader(blobs, tree, team="ward").files
+    assert blobs.get(tree.manifest, team="ward") == canonical_json(Manifest(files=files))
+    assert tree.digest == digest_of({path: [digest_bytes(data), len(data)] for path, data in SEVERAL.items()})
 
 
 def test_an_empty_folder_is_a_tree(blobs, tmp_path):
@@ -153,6 +160,8 @@ def test_a_put_that_was_killed_goes_on_with_the_packs_that_are_missing(folder, t
     assert len(blobs.list(team="ward")) == len(tree.packs) + 1, "nothing was stored twice"
     TreeReader(blobs, tree, team="ward").restore(tmp_path / "again")
     assert seen(tmp_path / "again") == SEVERAL
+    put_tree(folder, blobs, team="ward")
+    assert len(blobs.list(team="ward")) == 2 * (len(tree.packs) + 1), "control: without a journal all is stored again"
 
 
 def test_a_journal_counts_only_for_files_that_did_not_change_and_objects_that_are_there(folder, tmp_path):

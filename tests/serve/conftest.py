@@ -32,6 +32,7 @@ from datahall.serve.table import publish_routes
 
 KEY = "dh_owner"
 ANSWER_KEY = b"k" * 32
+ROUTES_KEY = bytes(range(32))
 BOUND_SECONDS = 10.0
 """How long a test waits for what must happen; nothing in a passing test takes nearly as long."""
 
@@ -218,7 +219,7 @@ class World:
         table = RouteTable(
             id="current", revision=self.revision, routes=tuple(self.routes), keys=self.keys, published_at_ns=1
         )
-        publish_routes(self.folder / "routes.json", table, signer or self.signer)
+        publish_routes(self.folder / "routes.json", table, signer or self.signer, ROUTES_KEY)
 
     def config(self, **changes):
         values = {
@@ -228,6 +229,7 @@ class World:
             "answers": str(self.folder / "answers"),
             "runtime": str(self.folder / "run"),
             "answer_key": ANSWER_KEY,
+            "routes_key": ROUTES_KEY,
             "route_keys": {self.signer.key_id: self.signer.public_key},
             "limits": GatewayLimits(),
             "poll_seconds": 0.01,

@@ -11,13 +11,16 @@ again, so it is counted on the monotonic clock of this process, and no jump of a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from datahall.core.ports import BlobStore, Catalogue, Clock, Coordinator
 from datahall.core.records import Act, App, Artifact, Change, EntryKind, Garbage
 
 LEASE: Final = "blobs"
-"""Held while objects are removed; a backup holds it while it copies them."""
+"""Held while objects are removed; a backup holds it while it copies them. The mark of `backup/mark.py` keeps the two apart
+within one process, which would get the lease twice."""
 GRACE_S: Final = 3600.0
 _BATCH: Final = 500  # objects an act
 
@@ -32,14 +35,21 @@ class Collector:
         coordinator: Coordinator,
         clock: Clock,
         *,
+        undisturbed: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(enter_result=True),
         grace_s: float = GRACE_S,
     ) -> None:
+        """`undisturbed` yields whether nobody on this machine copies objects at the moment."""
         self._catalogue, self._blobs, self._coordinator, self._clock = catalogue, blobs, coordinator, clock
+        self._undisturbed = undisturbed
         self._grace_ns = int(grace_s * 1e9)
         self._seen_ns: dict[str, int] = {}
 
     def collect(self) -> int:
-        """Do one pass; return how many objects were removed: none while a backup or another pass holds the lease."""
+        """Do one pass; return how many objects were removed: none while a backup or another pass goes on."""
+        with self._undisturbed() as free:
+            return self._collect_all() if free else 0
+
+    def _collect_all(self) -> int:
         lease = self._coordinator.acquire(LEASE)
         if lease is None:
             return 0

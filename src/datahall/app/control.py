@@ -11,14 +11,17 @@ from typing import Any, Protocol
 import msgspec
 
 from datahall.app.archive import Archive
+from datahall.app.backup.make import Backups
 from datahall.app.calls import Calls, Once
-from datahall.app.events import Ended, Notify, Planned
+from datahall.app.collection import LEASE as COLLECTING
+from datahall.app.events import BackedUp, Ended, Notify, Planned
 from datahall.app.jobs import Cancel
 from datahall.app.kinds import KINDS
 from datahall.app.leasing import leased
 from datahall.app.lifecycle.walk import Walk
 from datahall.app.planning import intend, read_app
 from datahall.app.processes import is_running
+from datahall.app.stores import snapshot_of
 from datahall.app.wiring import Hall
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
@@ -128,6 +131,9 @@ class Operations(Protocol):
 
     def rotate_keys(self, *, retire: bool) -> Rotated:
         """Wrap every data key under a new master key, and with `retire` destroy the old ones."""
+
+    def backup(self, file: Path, replace: bool, notify: Notify, cancel: Cancel) -> BackedUp:
+        """Write all of the hall but its keys into a file, telling what happens."""
 
 
 class Control:
@@ -293,6 +299,16 @@ class Control:
     @cached_property
     def _archive(self) -> Archive:
         return Archive(self._hall.catalogue, self._hall.vault, self._hall.paths.answers, self._hall.keys.answer_key)
+
+    def backup(self, file: Path, replace: bool, notify: Notify, cancel: Cancel) -> BackedUp:
+        """Write all of the hall but its keys into a file of this machine, while everything else goes on."""
+        hall = self._hall
+        hall.sequencer.flush()  # so that the backup's checkpoint covers what is in it
+        alone = partial(leased, hall.catalogue, hall.catalogue.leases, COLLECTING, "garbage is being collected")
+        backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, snapshot_of(hall.catalogue), alone=alone)
+        made = backups.make(file, replace=replace, notify=notify, cancel=cancel)
+        notify(made)
+        return made
 
     def _app_status(self, app: App, replicas: list[Replica]) -> AppStatus:
         catalogue = self._hall.catalogue

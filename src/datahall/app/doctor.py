@@ -13,11 +13,14 @@ from pathlib import Path
 import msgspec
 
 from datahall.app.origin import origin_of
+from datahall.app.settings import Settings, read_settings, without_password
+from datahall.app.stores import open_catalogue
 from datahall.backends.db.engines import said_plainly
 from datahall.backends.db.lock import HallLock
 from datahall.backends.db.schema import check_revision, is_empty, revision_of
 from datahall.backends.db.unfinished import check_finished
 from datahall.backends.witness.file import FileWitness, default_folder
+from datahall.core.clock import SystemClock
 from datahall.core.errors import DatahallError, HallBusyError, IntegrityError, UnavailableError, UserError
 from datahall.core.hall import HallPaths
 from datahall.security.keys import KeyRing
@@ -37,6 +40,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(paths: HallPaths, *, witness: Path | None = None) -> list[Finding]:
     """Return what each look shows, in a fixed order; the hall may be up. `witness` is the witness's folder."""
+    settings = read_settings(paths)
     looks: dict[str, Callable[[], str]] = {
         "schema": lambda: _schema(paths.db),
         "migration": lambda: _migration(paths.db),
@@ -47,6 +51,9 @@ def examine(paths: HallPaths, *, witness: Path | None = None) -> list[Finding]:
         "witness": lambda: _witness(paths, witness or default_folder()),
         "blobs": lambda: _blobs(paths.blobs),
     }
+    if settings.database is not None:  # none of the looks at a file say anything then
+        looks["database"] = lambda: _server(settings, paths)
+        del looks["schema"]
     return [_look(check, look) for check, look in looks.items()]
 
 
@@ -101,6 +108,16 @@ def _database(path: Path) -> str:
             f"the database is damaged: {found[0]}", where=str(path), hint="see what holds with: datahall verify"
         )
     return f"sound, {path.stat().st_size / (1 << 20):,.1f} MiB; the ledger itself is checked by datahall verify"
+
+
+def _server(settings: Settings, paths: HallPaths) -> str:
+    """Open the catalogue elsewhere: that checks its schema, and that nothing stands in the way."""
+    catalogue = open_catalogue(settings, paths, SystemClock(), KeyRing.open(paths.keys))
+    try:
+        newest = catalogue.checkpoint()
+    finally:
+        catalogue.close()
+    return f"{without_password(settings.database or '')} answers; {newest.size if newest else 0:,} entries are signed"
 
 
 def _free_space(folder: Path) -> str:

@@ -76,6 +76,24 @@ class Ended(Event, frozen=True, kw_only=True, tag="ended"):
     reason: str
 
 
+class BackedUp(Event, frozen=True, kw_only=True, tag="backed_up"):
+    """A backup is in place: the moment of the hall's life that it is, and where the keys lie that alone open it.
+
+    `num_signed` of the `num_entries` lie below the signed checkpoint that the backup names.
+    """
+
+    file: str
+    id: str
+    origin: str
+    at: str
+    num_entries: int
+    num_signed: int
+    num_objects: int
+    size_bytes: int
+    took_s: float
+    keys: str
+
+
 class Broke(Event, frozen=True, kw_only=True, tag="broke"):
     """The lifecycle ended with an error; the fields of a DatahallError and its class's name."""
 
@@ -86,6 +104,6 @@ class Broke(Event, frozen=True, kw_only=True, tag="broke"):
     problems: tuple[dict[str, Any], ...] = ()
 
 
-AnyEvent = Planned | StepBegan | StepProgressed | StepEnded | Judged | Ended | Broke
+AnyEvent = Planned | StepBegan | StepProgressed | StepEnded | Judged | Ended | BackedUp | Broke
 Notify = Callable[[Event], None]
 """What the walk calls for every event."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from datahall.app.contents import Manifests
 from datahall.app.decisions import Decided, DecisionLog
 from datahall.app.environment import node_class
 from datahall.app.processes import started_at
@@ -59,6 +60,7 @@ class Reconciler:
         acknowledged: Acknowledged,
         decisions: DecisionLog,
         integrate: Callable[[], object],
+        manifests: Manifests,
     ) -> None:
         self._problems: dict[str, str] = {}
         self._catalogue, self._admission = catalogue, admission
@@ -66,7 +68,7 @@ class Reconciler:
         self._publish, self._acknowledged, self._decisions = publish, acknowledged, decisions
         self._processes: dict[str, Process] = {}
         self._greeted: set[str] = set()
-        self._integrate = integrate
+        self._integrate, self._manifests = integrate, manifests
         self._published = False
         self._late: RouteTable | None = None
         self._logged: tuple[rollout.RolloutView, rollout.Rollout] | None = None
@@ -224,21 +226,21 @@ class Reconciler:
         for line in routes:
             try:
                 deployment, bundle = self._admitted(line.deployment)
-            except (RefusedError, IntegrityError) as error:
+                manifest = self._manifests(bundle, deployment.team)
+            except (RefusedError, IntegrityError, NotFoundError) as error:
                 self._problems[f"{line.app} has no traffic"] = error.what
                 continue
             self._problems.pop(f"{line.app} has no traffic", None)
             lines.append(line)
             deployments[line.deployment] = deployment
-            bundles[deployment.bundle] = bundle
+            bundles[deployment.bundle] = msgspec.structs.replace(bundle, manifest=manifest)
         settled = self._published and self._late is None
         if settled and table is not None and (tuple(sorted(lines)), keys) == (routed_by(table), table.keys):
             return False
         replicas = {replica.id: replica for replica in self._living()}
         new = next_table(table, lines, deployments, bundles, replicas, keys, self._clock.now_ns())
-        self._act(
-            "routes.published", {"revision": new.revision, "routes": routes_body(new)}, Change(old=table, new=new)
-        )
+        body = {"revision": new.revision, "routes": routes_body(new)}
+        self._act("routes.published", body, Change(old=table, new=new.outline()))
         self._hand_out(new)
         return True
 

@@ -13,7 +13,7 @@ import msgspec
 
 from datahall.app.calls import HEADER
 from datahall.app.control import KeyStatus, NewKey, Rotated, Status
-from datahall.app.events import AnyEvent, Broke, Ended, Notify, Planned
+from datahall.app.events import AnyEvent, BackedUp, Broke, Ended, Event, Notify, Planned
 from datahall.app.jobs import Cancel
 from datahall.core import errors
 from datahall.core.clock import SystemClock
@@ -22,6 +22,7 @@ from datahall.registry.provenance import Provenance
 from datahall.registry.report import Report
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Event)
 _LONGEST_S = 30.0
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, None)
 """How long to wait for a control that ended: its supervisor starts it again within seconds."""
@@ -49,25 +50,12 @@ class RemoteControl:
 
     def run(self, file: Path, notify: Notify, cancel: Cancel) -> Ended:
         """Take the application through its lifecycle over there; leaving stops it."""
-        body = {"file": str(file.absolute())}
-        with (
-            _words(),
-            self._client.stream(
-                "POST", "/api/v1/runs", json=body, timeout=httpx.Timeout(_LONGEST_S, read=None)
-            ) as said,
-        ):
-            if said.status_code != 200:
-                said.read()
-                raise _error(said)
-            with cancel.calling(said.close):
-                for line in said.iter_lines():
-                    event: AnyEvent = msgspec.json.decode(line, type=AnyEvent)
-                    if isinstance(event, Broke):
-                        raise _rebuilt(event)
-                    notify(event)
-                    if isinstance(event, Ended):
-                        return event
-        raise errors.UnavailableError("control ended before the lifecycle did", hint="run it again to go on")
+        return self._follow("/api/v1/runs", {"file": str(file.absolute())}, Ended, notify, cancel)
+
+    def backup(self, file: Path, replace: bool, notify: Notify, cancel: Cancel) -> BackedUp:
+        """Write all of the hall but its keys into a file; leaving stops it."""
+        body = {"file": str(file.absolute()), "replace": replace}
+        return self._follow("/api/v1/backups", body, BackedUp, notify, cancel)
 
     def status(self) -> Status:
         """Return the hall at a glance."""
@@ -97,6 +85,25 @@ class RemoteControl:
     def rotate_keys(self, *, retire: bool) -> Rotated:
         """Wrap every data key under a new master key."""
         return self._ask("POST", "/api/v1/keys/rotate", Rotated, {"retire": retire})
+
+    def _follow(self, path: str, body: dict[str, Any], last: type[E], notify: Notify, cancel: Cancel) -> E:
+        """Tell every event of what control does, and return the one of class `last`."""
+        with (
+            _words(),
+            self._client.stream("POST", path, json=body, timeout=httpx.Timeout(_LONGEST_S, read=None)) as said,
+        ):
+            if said.status_code != 200:
+                said.read()
+                raise _error(said)
+            with cancel.calling(said.close):
+                for line in said.iter_lines():
+                    event: AnyEvent = msgspec.json.decode(line, type=AnyEvent)
+                    if isinstance(event, Broke):
+                        raise _rebuilt(event)
+                    notify(event)
+                    if isinstance(event, last):
+                        return event
+        raise errors.UnavailableError("control ended before it was done", hint="run it again")
 
     def _ask(self, method: str, path: str, kind: type[T], body: dict[str, Any] | None = None) -> T:
         """Ask control, and ask again if it ends meanwhile: the idempotency key lets no call have two effects."""

@@ -22,8 +22,8 @@ def await_answers(paths: HallPaths, state: SupervisorState, deployment: str, ver
 
     Raises UnavailableError where that takes over a minute; what answered before still does.
     """
-    signer = KeyRing.open(paths.keys).signer
-    source = FileRouteSource(paths.routes, {signer.key_id: signer.public_key})
+    keys = KeyRing.open(paths.keys)
+    source = FileRouteSource(paths.routes, {keys.signer.key_id: keys.signer.public_key}, keys.routes_key)
     wanted: list[int] = []  # revisions of the tables in which it has replicas
 
     def answers() -> bool:

@@ -159,6 +159,7 @@ def _children(paths: HallPaths, keys: KeyRing, listener: socket.socket, lifeline
         answers=str(paths.answers),
         runtime=str(paths.runtime()),
         answer_key=keys.answer_key,
+        routes_key=keys.routes_key,
         route_keys={keys.signer.key_id: keys.signer.public_key},
     )
     gateway = msgspec.json.encode(GatewayOrder(config=config, lifeline=lifeline))

@@ -9,8 +9,9 @@ import msgspec
 
 from datahall.core.errors import ConflictError, NotFoundError
 from datahall.core.ports import BlobStore, Catalogue
-from datahall.core.records import Act, Artifact, Change, Grant
+from datahall.core.records import Act, Artifact, Change, Grant, Tree
 from datahall.security.opening import check_object_whole
+from datahall.security.trees import MANIFEST_TYPE, PACK_TYPE, tree_of
 
 _REWRAP_BATCH: Final = 200  # data keys an act
 
@@ -51,6 +52,15 @@ class Vault:
         grant = self._blobs.put(data, team=team)
         return grant.digest, self._keep(team, [(grant, media_type)])
 
+    def tree(self, team: str, manifest_digest: str) -> Tree:
+        """Return the right to read a kept folder. Raises NotFoundError, or IntegrityError for what is no manifest."""
+        manifest = self.grant(team, manifest_digest)
+        return tree_of(self._blobs, manifest, lambda digest: self.grant(team, digest), team=team)
+
+    def keep_tree(self, team: str, tree: Tree) -> tuple[Change, ...]:
+        """Return the changes that turn a stored folder into artifacts: its manifest and its packs; see `keep`."""
+        return self.keep(team, [(tree.manifest, MANIFEST_TYPE), *((pack, PACK_TYPE) for pack in tree.packs)])
+
     def keep(self, team: str, made: list[tuple[Grant, str]]) -> tuple[Change, ...]:
         """Return the changes that turn objects that a job stored into artifacts.
 
@@ -60,26 +70,26 @@ class Vault:
         return self._keep(team, made, check=True)
 
     def _keep(self, team: str, made: list[tuple[Grant, str]], *, check: bool = False) -> tuple[Change, ...]:
-        changes: dict[str, Change] = {}
+        made_here: dict[str, Artifact] = {}
         for grant, media_type in made:
             name = f"{team}/{grant.digest}"
-            if name in changes or self._has(name):
-                self._blobs.delete(grant.object, team=team)
+            kept = made_here.get(name) or self._find(name)
+            if kept is not None:
+                if kept.object != grant.object:  # a tree names packs of an earlier one again: those are what is kept
+                    self._blobs.delete(grant.object, team=team)
                 continue
             if check:
                 check_object_whole(self._blobs, grant, team=team)
-            changes[name] = Change(
-                new=Artifact(
-                    id=name,
-                    team=team,
-                    digest=grant.digest,
-                    object=grant.object,
-                    size_bytes=grant.size_bytes,
-                    wrapped_key=self._keys.wrap(grant.key, team=team, object=grant.object),
-                    media_type=media_type,
-                )
+            made_here[name] = Artifact(
+                id=name,
+                team=team,
+                digest=grant.digest,
+                object=grant.object,
+                size_bytes=grant.size_bytes,
+                wrapped_key=self._keys.wrap(grant.key, team=team, object=grant.object),
+                media_type=media_type,
             )
-        return tuple(changes.values())
+        return tuple(Change(new=artifact) for artifact in made_here.values())
 
     def erase(self, team: str, digest: str, *, actor: str) -> None:
         """Erase an artifact: its data key first, in one act, so that no copy of its bytes can be read from then on.
@@ -126,9 +136,8 @@ class Vault:
         """Remove the object of an artifact that the catalogue no longer knows, and with it the last that it said."""
         self._blobs.delete(artifact.object, team=artifact.team)
 
-    def _has(self, name: str) -> bool:
+    def _find(self, name: str) -> Artifact | None:
         try:
-            self._catalogue.get(Artifact, name)
+            return self._catalogue.get(Artifact, name)
         except NotFoundError:
-            return False
-        return True
+            return None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from datahall.app.backup.mark import BackupMark
 from datahall.app.collection import Collector
 from datahall.app.jobs import Jobs
 from datahall.app.leasing import Heart
@@ -17,12 +18,11 @@ from datahall.app.lifecycle.release import DeployStage, GateStage, RegisterStage
 from datahall.app.lifecycle.stage import Stage
 from datahall.app.origin import origin_of
 from datahall.app.replicas import Replicas
+from datahall.app.settings import Settings, read_settings
+from datahall.app.stores import HallBlobs, HallCatalogue, open_blobs, open_catalogue, open_witness
 from datahall.app.vault import Vault
-from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.db.lock import HallLock
-from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.launch.local import LocalLauncher
-from datahall.backends.witness.file import FileWitness, default_folder
 from datahall.core.clock import SystemClock
 from datahall.core.errors import DatahallError
 from datahall.core.hall import HallPaths
@@ -41,11 +41,13 @@ class Hall:
     """An open hall: the one process that holds its lock has one of these."""
 
     paths: HallPaths
+    settings: Settings
     clock: Clock
     keys: KeyRing
-    catalogue: SqliteCatalogue
+    catalogue: HallCatalogue
     sequencer: Sequencer
     anchored: Anchored
+    blobs: HallBlobs
     vault: Vault
     replicas: Replicas
     launcher: LocalLauncher
@@ -59,19 +61,21 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
     """Create the hall if need be, take its lock, and yield it open.
 
     `lifeline` is the reading end of a pipe with whose writing end the hall's processes end; without one they end with
-    this process. Raises HallBusyError where another process holds the hall.
+    this process. Raises HallBusyError where another process holds the hall, UserError for settings that cannot be.
     """
     clock = clock or SystemClock()
     paths.create()
+    settings = read_settings(paths)
+    blobs = open_blobs(settings, paths)
     with HallLock(paths.lock):
         keys = KeyRing.open(paths.keys, create=True)
-        catalogue = SqliteCatalogue(paths.db, clock, entry_key=keys.entry_key)
+        catalogue = open_catalogue(settings, paths, clock, keys)
         sequencer = Sequencer(
             catalogue,
             keys.signer,
             origin_of(keys.signer),
             clock,
-            witness=FileWitness(default_folder(), partial(consistency_proof, read=catalogue.nodes)),
+            witness=open_witness(settings, paths, partial(consistency_proof, read=catalogue.nodes), clock),
             coordinator=catalogue.leases,
         )
         # Jobs and shadows end with this process; replicas with the hall, so that answers survive a control that dies.
@@ -81,7 +85,7 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
             catalogue.take_over()
             sequencer.start()
             with Heart(catalogue.leases):
-                yield _wire(paths, clock, keys, catalogue, sequencer, jobs, replicas)
+                yield _wire(paths, settings, clock, keys, catalogue, blobs, sequencer, jobs, replicas)
         finally:
             jobs.stop_all()
             try:
@@ -93,14 +97,15 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
 
 def _wire(
     paths: HallPaths,
+    settings: Settings,
     clock: Clock,
     keys: KeyRing,
-    catalogue: SqliteCatalogue,
+    catalogue: HallCatalogue,
+    blobs: HallBlobs,
     sequencer: Sequencer,
     job_launcher: LocalLauncher,
     replica_launcher: LocalLauncher,
 ) -> Hall:
-    blobs = LocalBlobStore(paths.blobs)
     vault = Vault(catalogue, blobs, keys)
     jobs = Jobs(job_launcher, blobs, paths.work, clock)
     shadows = Replicas(job_launcher, vault, paths.runtime())
@@ -109,23 +114,27 @@ def _wire(
     integrate: Callable[[], object] = sequencer.flush
     return Hall(
         paths=paths,
+        settings=settings,
         clock=clock,
         keys=keys,
         catalogue=catalogue,
         sequencer=sequencer,
         anchored=holds,
+        blobs=blobs,
         vault=vault,
         replicas=Replicas(replica_launcher, vault, paths.runtime()),
         launcher=replica_launcher,
         admission=admission,
-        collector=Collector(catalogue, blobs, catalogue.leases, clock),
+        collector=Collector(
+            catalogue, blobs, catalogue.leases, clock, undisturbed=BackupMark(paths.backup_lock).collecting
+        ),
         stages={
             "data": DataStage(catalogue, vault, jobs, clock),
             "train": TrainStage(catalogue, vault, jobs, clock),
             "export": ExportStage(catalogue, vault, jobs),
             "evaluate": EvaluateStage(catalogue, vault, jobs, shadows, holds, integrate, clock),
             "gate": GateStage(catalogue, holds, integrate, clock),
-            "register": RegisterStage(catalogue, clock),
+            "register": RegisterStage(catalogue, vault, clock),
             "deploy": DeployStage(catalogue, admission, integrate, clock),
         },
     )

@@ -26,6 +26,7 @@ class HallPaths:
         self.lock = self.root / "hall.lock"
         self.supervisor_lock = self.root / "supervisor.lock"
         self.blobs = self.root / "blobs"
+        self.cache = self.root / "cache"
         self.keys = self.root / "keys"
         self.answers = self.root / "answers"
         self.logs = self.root / "logs"
@@ -35,6 +36,8 @@ class HallPaths:
         self.routes = self.root / "routes.json"
         self.state = self.root / "supervisor.json"
         self.owner_key = self.keys / "owner.key"
+        self.settings = self.root / "hall.toml"
+        self.backup_lock = self.root / "backup.lock"
 
     @classmethod
     def choose(cls, folder: Path | None) -> HallPaths:
@@ -44,7 +47,7 @@ class HallPaths:
     @property
     def exists(self) -> bool:
         """Whether a hall has been created here."""
-        return self.db.exists()
+        return self.db.exists() or self.owner_key.exists()  # without a file of its own, the catalogue is elsewhere
 
     def create(self) -> None:
         """Create the folders with mode 0700.

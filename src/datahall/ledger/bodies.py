@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from datahall.core.canonical import canonical_json, digest_bytes
+from datahall.core.errors import IntegrityError
 from datahall.core.records import Entry, R, Record
 
 
@@ -35,5 +36,10 @@ def entry_body(entry: Entry) -> bytes:
 
 
 def read_entry(body: bytes) -> Entry:
-    """Return the entry that `body` holds."""
-    return msgspec.json.decode(body, type=Entry)
+    """Return the entry that `body` holds. Raises IntegrityError for bytes that are none: somebody changed them."""
+    try:
+        return msgspec.json.decode(body, type=Entry)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise IntegrityError(
+            f"an entry of the ledger cannot be read: {error}", hint="see everything with: datahall verify"
+        ) from error

@@ -85,6 +85,11 @@ class KeyRing:
         return hmac.digest(self.answer_key, b"datahall ledger entry\0", "sha256")
 
     @property
+    def routes_key(self) -> bytes:
+        """The key that seals route tables, derived from the answer key; 32 bytes. Gateways are given it."""
+        return hmac.digest(self.answer_key, b"datahall route table\0", "sha256")
+
+    @property
     def call_key(self) -> bytes:
         """The key that seals kept answers to mutating calls, derived from the answer key; 32 bytes."""
         return hmac.digest(self.answer_key, b"datahall call\0", "sha256")

@@ -31,7 +31,7 @@ SMALL_BYTES: Final = 256 << 10
 
 
 class Fetch(Protocol):
-    """Fetches stored bytes; called from several threads at once."""
+    """Fetches stored bytes; called from several threads at once where `several` is asked for."""
 
     def __call__(self, start: int, stop: int) -> bytes | memoryview:
         """Return the stored bytes from `start` to `stop`; fewer where there are no more."""
@@ -40,17 +40,27 @@ class Fetch(Protocol):
 class Opening:
     """One stored object, open for reading with its grant.
 
-    `stored_bytes` is the length of what is stored, `run_bytes` how much to fetch at once where frames lie side by
-    side. Raises IntegrityError unless the index at the end was sealed for this grant and team, at this length.
+    `stored_bytes` is the length of what is stored, `run_bytes` how much to fetch at once where frames lie side by side,
+    `several` whether to fetch and open several runs at once: that pays where fetching takes time, as from a bucket;
+    frames of a local file are opened faster than threads hand them over. Raises IntegrityError unless the index at the
+    end was sealed for this grant and team, at this length.
     """
 
     def __init__(
-        self, grant: Grant, fetch: Fetch, *, team: str, stored_bytes: int, run_bytes: int = FRAME_BYTES
+        self,
+        grant: Grant,
+        fetch: Fetch,
+        *,
+        team: str,
+        stored_bytes: int,
+        run_bytes: int = FRAME_BYTES,
+        several: bool = False,
     ) -> None:
         check_grant(grant)
         self._grant = grant
         self._fetch = fetch
         self._run_bytes = run_bytes
+        self._lanes = in_order if several else map
         self._place = Place(grant.key, check_team(team), grant.object)
         self._num = num_frames(grant.size_bytes)
         body_stop = stored_bytes - index_bytes(self._num)
@@ -79,7 +89,7 @@ class Opening:
             return
         first, behind = start // FRAME_BYTES, num_frames(stop)
         at = first * FRAME_BYTES
-        for run in in_order(self._open_run, self._runs(first, behind)):
+        for run in self._lanes(self._open_run, self._runs(first, behind)):
             for plain in run:
                 yield plain[max(start - at, 0) : stop - at]  # no copy where all of it is wanted
                 at += len(plain)

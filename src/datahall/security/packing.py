@@ -13,14 +13,13 @@ from typing import Final
 
 import msgspec
 
-from datahall.core.canonical import canonical_json
 from datahall.core.durable import sync_data
 from datahall.core.errors import DataError
 from datahall.core.jobs import Progress, Report
 from datahall.core.ports import BlobStore
 from datahall.core.records import Grant, Tree
 from datahall.core.room import room_in
-from datahall.security.trees import MAX_FILES, Manifest, TreeFile, TreeReader, is_safe_path, tree_digest
+from datahall.security.trees import MAX_FILES, TreeFile, TreeReader, is_safe_path, manifest_json, tree_digest
 
 PACK_BYTES: Final = 64 << 20
 ALONE_BYTES: Final = 16 << 20
@@ -80,7 +79,7 @@ def put_tree(
         if packed is None:
             digests: list[str] = []
             grant = blobs.write(_bytes_of(folder, pack, digests), team=team)
-            packed = Packed(grant=grant, files=pack, digests=tuple(digests))
+            packed = Packed(grant=grant, files=pack, digests=tuple(digests) or (grant.digest,))
             stored.add(packed)
         told.add(packed.grant.size_bytes)
         return packed
@@ -95,7 +94,7 @@ def put_tree(
     if earlier:
         used = {file.pack for file in reused.values()}
         grants |= {grant.digest: grant for grant in earlier.tree.packs if grant.digest in used}
-    manifest = blobs.put(canonical_json(Manifest(files=files)), team=team)
+    manifest = blobs.put(manifest_json(files), team=team)
     return Tree(digest=tree_digest(files), manifest=manifest, packs=tuple(grants[name] for name in sorted(grants)))
 
 
@@ -145,7 +144,10 @@ def _plan(files: Iterable[Found]) -> list[tuple[Found, ...]]:
 
 
 def _bytes_of(folder: Path, pack: tuple[Found, ...], digests: list[str]) -> Iterator[bytes]:
-    """Yield the bytes of a pack's files, and note the digest of each."""
+    """Yield the bytes of a pack's files, and note the digest of each; that of a lone file is the pack's own."""
+    if len(pack) == 1:
+        yield from _read(folder, pack[0])
+        return
     for file in pack:
         digest = hashlib.sha256()
         for piece in _read(folder, file):
@@ -155,18 +157,19 @@ def _bytes_of(folder: Path, pack: tuple[Found, ...], digests: list[str]) -> Iter
 
 
 def _read(folder: Path, file: Found) -> Iterator[bytes]:
-    with os.fdopen(
-        os.open(folder / file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0
-    ) as opened:
+    descriptor = os.open(f"{folder}/{file.path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
         left = file.size_bytes
-        while left:
-            piece = opened.read(min(_READ_BYTES, left))
+        while left > 0:
+            piece = os.read(descriptor, min(_READ_BYTES, left + 1))  # one more: a file that grew is not cut unnoticed
             if not piece:
                 break
             left -= len(piece)
             yield piece
-        if left or opened.read(1) or os.fstat(opened.fileno()).st_mtime_ns != file.changed_ns:
+        if left or os.fstat(descriptor).st_mtime_ns != file.changed_ns:
             raise DataError("the file changed while it was read", where=file.path, hint="run it again")
+    finally:
+        os.close(descriptor)
 
 
 def _reuse(folder: Path, files: list[Found], earlier: TreeReader) -> dict[str, TreeFile]:
@@ -221,9 +224,10 @@ class _Journal:
             return
         with self._lock, room_in(self._path.parent):
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(self._path, flags, 0o600), "ab", buffering=0) as file:
+            with os.fdopen(os.open(self._path, flags, 0o600), "ab") as file:
                 # The line break comes first: it ends a line that a kill cut.
                 file.write(b"\n" + msgspec.json.encode(packed))
+                file.flush()
                 sync_data(file.fileno(), at="trees.journal")
 
 

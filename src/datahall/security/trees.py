@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -20,16 +21,22 @@ from typing import Final
 
 import msgspec
 
-from datahall.core.canonical import digest_of
+from datahall.core.canonical import digest_bytes
 from datahall.core.durable import rename
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, UserError
 from datahall.core.ports import BlobStore
 from datahall.core.records import Grant, Tree
 from datahall.core.room import room_in
 
+MANIFEST_TYPE: Final = "application/vnd.datahall.tree+json"
+PACK_TYPE: Final = "application/vnd.datahall.pack"
 MAX_FILES: Final = 1_000_000
 MAX_PATH_BYTES: Final = 1024
 MAX_MANIFEST_BYTES: Final = 1 << 30
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|(?:^|/)\.{0,2}(?:/|$)")
+"""Control signs, backslashes and halves of signs; folders called nothing, `.` or `..`."""
 
 
 class TreeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,18 +55,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     format: int = 1
 
 
+def manifest_json(files: Mapping[str, TreeFile]) -> bytes:
+    """Return the bytes of the manifest object: canonical JSON (without floats there is nothing that it could refuse)."""
+    return _ENCODER.encode(Manifest(files=dict(files)))
+
+
 def tree_digest(files: Mapping[str, TreeFile]) -> str:
     """Return the digest of a folder's logical content: paths, and the digests and sizes of their files."""
-    return digest_of({path: [file.digest, file.size_bytes] for path, file in files.items()})
+    return digest_bytes(_ENCODER.encode({path: [file.digest, file.size_bytes] for path, file in files.items()}))
 
 
 def is_safe_path(path: str) -> bool:
     """Return whether a path stays inside the folder it is put in, on every system, and is spelled the one way."""
-    parts = path.split("/")
-    return (
-        0 < len(path.encode("utf-8", "replace")) <= MAX_PATH_BYTES
-        and all(part not in {"", ".", ".."} and len(part.encode("utf-8", "replace")) <= 255 for part in parts)
-        and not any(ord(sign) < 32 or sign in "\\\x7f" or "\ud800" <= sign <= "\udfff" for sign in path)
+    if _UNSAFE.search(path):
+        return False
+    size_bytes = len(path.encode())
+    return size_bytes <= 255 or (
+        size_bytes <= MAX_PATH_BYTES and all(len(part.encode()) <= 255 for part in path.split("/"))
     )
 
 
@@ -131,7 +143,7 @@ class TreeReader:
                 continue
             digest = hashlib.sha256()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(folder / path, flags, 0o600), "wb", buffering=0) as out:
+            with os.fdopen(os.open(folder / path, flags, 0o600), "wb") as out:
                 for piece in source.take(file.offset, file.size_bytes):
                     digest.update(piece)
                     out.write(piece)
@@ -151,18 +163,32 @@ class TreeReader:
         return groups
 
     def _checked(self, tree: Tree) -> dict[str, TreeFile]:
-        if tree.manifest.size_bytes > MAX_MANIFEST_BYTES:
-            raise IntegrityError("the manifest is too long", where=tree.manifest.object)
-        try:
-            manifest = msgspec.json.decode(self._blobs.get(tree.manifest, team=self._team), type=Manifest)
-        except msgspec.DecodeError as error:
-            raise IntegrityError(f"this is not a manifest: {error}", where=tree.manifest.object) from error
+        manifest = _read_manifest(self._blobs, tree.manifest, self._team)
         why = _why_unsound(manifest, self._packs)
         if why:
             raise IntegrityError(why, where=tree.manifest.object)
         if tree_digest(manifest.files) != tree.digest:
             raise IntegrityError("the tree is not the one that its digest names", where=tree.manifest.object)
         return manifest.files
+
+
+def tree_of(blobs: BlobStore, manifest: Grant, grant: Callable[[str], Grant], *, team: str) -> Tree:
+    """Return the right to read a folder from that to its manifest and a way to the grant of each pack, by its digest.
+
+    Raises IntegrityError for what is no manifest, and what `grant` raises.
+    """
+    files = _read_manifest(blobs, manifest, team).files
+    packs = sorted({file.pack for file in files.values() if file.pack})
+    return Tree(digest=tree_digest(files), manifest=manifest, packs=tuple(grant(digest) for digest in packs))
+
+
+def _read_manifest(blobs: BlobStore, grant: Grant, team: str) -> Manifest:
+    if grant.size_bytes > MAX_MANIFEST_BYTES:
+        raise IntegrityError("the manifest is too long", where=grant.object)
+    try:
+        return msgspec.json.decode(blobs.get(grant, team=team), type=Manifest)
+    except msgspec.DecodeError as error:
+        raise IntegrityError(f"this is not a manifest: {error}", where=grant.object) from error
 
 
 def _why_unsound(manifest: Manifest, packs: dict[str, Grant]) -> str:

@@ -62,6 +62,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     """Folder in which `gateway-<id>.json` tells which revision of the routes is in use."""
     answer_key: bytes
+    routes_key: bytes
+    """Opens the route table, 32 bytes."""
     route_keys: dict[str, bytes]
     """Key id to raw Ed25519 public key: whose route tables are followed."""
     limits: GatewayLimits = GatewayLimits()

@@ -50,7 +50,7 @@ class Gateway:
         if self._recorder.num_torn_bytes:
             _LOG.warning("the answer log ended in %d bytes that are no record", self._recorder.num_torn_bytes)
         self._follower = Follower(
-            source or FileRouteSource(Path(config.routes), config.route_keys),
+            source or FileRouteSource(Path(config.routes), config.route_keys, config.routes_key),
             make_lane=lambda route: Lane(
                 route, connect=connect, clock=clock, settings=config.batch, answered=self._answered
             ),

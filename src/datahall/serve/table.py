@@ -1,13 +1,20 @@
-"""The route table that a gateway follows: published by control as a signed file, believed only when it verifies."""
+"""The route table that a gateway follows: published by control as a signed file, believed only when it verifies.
+
+The table is sealed before it is signed (AES-256-GCM): it tells the categories of columns, which are values that people
+have, and lies on the disk for as long as it is followed.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from datahall.core.canonical import canonical_json
 from datahall.core.durable import write_atomic
@@ -16,16 +23,17 @@ from datahall.core.records import KeyGrant, Route, RouteTable
 from datahall.security.access import EVERY_TEAM
 from datahall.security.signing import Ed25519Signer, dsse_open, dsse_sign
 
-PAYLOAD_TYPE = "application/vnd.datahall.routes.v1+json"
+PAYLOAD_TYPE: Final = "application/vnd.datahall.routes.v2+sealed"
 MAX_TABLE_BYTES = 16 << 20
+_NONCE_BYTES: Final = 12
 
 
-def publish_routes(path: Path, table: RouteTable, signer: Ed25519Signer) -> None:
-    """Replace the table at `path` by `table`, signed as a DSSE envelope.
+def publish_routes(path: Path, table: RouteTable, signer: Ed25519Signer, key: bytes) -> None:
+    """Replace the table at `path` by `table`, sealed under `key` (32 bytes) and signed as a DSSE envelope.
 
     Raises UnavailableError for a table that gateways would refuse for its size: they go on with the one before.
     """
-    signed = dsse_sign(signer, PAYLOAD_TYPE, canonical_json(table)).encode()
+    signed = dsse_sign(signer, PAYLOAD_TYPE, seal_table(canonical_json(table), key)).encode()
     if len(signed) > MAX_TABLE_BYTES:
         raise UnavailableError(
             f"the route table would have {len(signed)} bytes, and gateways take {MAX_TABLE_BYTES} at most",
@@ -34,14 +42,22 @@ def publish_routes(path: Path, table: RouteTable, signer: Ed25519Signer) -> None
     write_atomic(path, signed, at="routes.publish")
 
 
-def read_routes(data: bytes, keys: Mapping[str, bytes]) -> RouteTable:
+def seal_table(payload: bytes, key: bytes) -> bytes:
+    """Return `payload` encrypted and authenticated: nonce, then ciphertext."""
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, payload, PAYLOAD_TYPE.encode())
+
+
+def read_routes(data: bytes, keys: Mapping[str, bytes], key: bytes) -> RouteTable:
     """Return the table in a signed envelope. Raises IntegrityError where it is not one of the hall's."""
     try:
         opened = dsse_open(data.decode(), keys)
         if opened.payload_type != PAYLOAD_TYPE:
             raise IntegrityError(f"the route table is a '{opened.payload_type[:80]}'")
-        return msgspec.json.decode(opened.payload, type=RouteTable)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        nonce, sealed = opened.payload[:_NONCE_BYTES], opened.payload[_NONCE_BYTES:]
+        payload = AESGCM(key).decrypt(nonce, sealed, PAYLOAD_TYPE.encode())
+        return msgspec.json.decode(payload, type=RouteTable)
+    except (InvalidTag, ValueError) as error:  # ValueError: no text, no JSON, or too short for a nonce
         raise IntegrityError(f"the route table cannot be read: {error}") from error
 
 
@@ -59,9 +75,10 @@ class RouteSource(Protocol):
 class FileRouteSource:
     """Reads the file that control replaces; a bad or an older one is refused and the last good one stays."""
 
-    def __init__(self, path: Path, keys: Mapping[str, bytes]) -> None:
+    def __init__(self, path: Path, keys: Mapping[str, bytes], key: bytes) -> None:
+        """Follow the file at `path`: `keys` are those that may sign it, `key` opens it."""
         self._path = path
-        self._keys = keys
+        self._keys, self._key = keys, key
         self._seen: tuple[int, int, int] | None = None
         self._revision = -1
         self.problem = "there is no route table yet"
@@ -98,7 +115,7 @@ class FileRouteSource:
             return None
         self._seen = seen
         try:
-            return read_routes(data, self._keys)
+            return read_routes(data, self._keys, self._key)
         except DatahallError as error:
             self.problem = f"the newest route table is refused: {type(error).__name__}"
             return None

@@ -28,6 +28,8 @@ VERBS: dict[str, str] = {
     "predict": "Ask a released application.",
     "provenance": "Follow an answer back to its origins, and prove every link.",
     "verify": "Check the whole ledger, and everything it speaks of.",
+    "backup": "Write all of a hall but its keys into one file, while it works.",
+    "restore": "Make a hall out of a backup, once all of it is checked.",
     "report": "Write the report of an application's newest verdict as a page.",
     "key": "Issue, list and revoke API keys; rotate the master key.",
     "doctor": "Look the hall over, and take it to the schema of this version.",

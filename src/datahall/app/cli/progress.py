@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from datahall.app.cli.show import coloured, console, duration
-from datahall.app.events import Ended, Event, Judged, StepBegan, StepEnded, StepProgressed
+from datahall.app.events import BackedUp, Ended, Event, Judged, StepBegan, StepEnded, StepProgressed
 from datahall.core.clock import SystemClock
 from datahall.core.ports import Clock
 
@@ -104,7 +104,7 @@ def show_event(event: Event, out: Console) -> None:
         out.print(f"{mark} [bold]{event.name:<20}[/bold] {escape(summary)}{took}")
     elif isinstance(event, Judged):
         show_verdict(event, out)
-    elif isinstance(event, Ended):
+    elif isinstance(event, Ended | BackedUp):
         return
 
 

@@ -53,3 +53,11 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min"
+
+
+def size(num_bytes: int) -> str:
+    """Return a size as people say it, in powers of ten."""
+    for unit, bytes_each in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if num_bytes >= bytes_each:
+            return f"{num_bytes / bytes_each:.1f} {unit}"
+    return f"{num_bytes} bytes"

@@ -15,10 +15,10 @@ from fastapi.responses import StreamingResponse
 
 from datahall.app.calls import REPLAYED, Once
 from datahall.app.control import Control
-from datahall.app.events import Broke, Event
+from datahall.app.events import Broke, Event, Notify
 from datahall.app.http.guard import answer, body_of, install_errors, key_of, once_named
 from datahall.app.jobs import Cancel
-from datahall.core.errors import DatahallError, RepeatedError, SpecError
+from datahall.core.errors import DatahallError, RepeatedError, SpecError, UserError
 from datahall.core.ports import Catalogue, Clock
 from datahall.core.records import KeyGrant
 from datahall.security.access import PERMISSIONS, authorize
@@ -47,6 +47,13 @@ class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
     retire: bool = False
 
 
+class BackupBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Names the file that a backup is to be, on the hall's machine."""
+
+    file: str
+    replace: bool = False
+
+
 class Api:
     """What each route does, once its caller may."""
 
@@ -66,8 +73,7 @@ class Api:
     async def run(self, request: Request) -> Response:
         """Run an application's lifecycle, an event a line; a caller who leaves stops it."""
         body = await body_of(request, FileBody)
-        events = _stream(self._control, Path(body.file), request.state.once)
-        return StreamingResponse(events, media_type="application/x-ndjson")
+        return _streamed(partial(self._control.run, Path(body.file), once=request.state.once))
 
     async def status(self, request: Request) -> Response:
         """Show the hall at a glance, as far as the key's team goes."""
@@ -105,6 +111,14 @@ class Api:
         rotate = partial(self._control.rotate_keys, retire=body.retire, once=request.state.once)
         return answer(await asyncio.to_thread(rotate))
 
+    async def backup(self, request: Request) -> Response:
+        """Back the hall up into a file of its machine, an event a line; a caller who leaves stops it."""
+        body = await body_of(request, BackupBody)
+        file = Path(body.file)
+        if not file.is_absolute():
+            raise UserError("a backup needs an absolute path", where=body.file[:200])
+        return _streamed(partial(self._control.backup, file, body.replace))
+
 
 class ApiRoute(NamedTuple):
     """One route: no route exists without the permission that it needs."""
@@ -131,9 +145,10 @@ ROUTES: Final = (
     ApiRoute("GET", "/api/v1/keys", "admin", "list_keys"),
     ApiRoute("POST", "/api/v1/keys", "admin", "issue_key", mutates=True, status=201),
     ApiRoute("POST", "/api/v1/keys/rotate", "admin", "rotate_keys", mutates=True),
+    ApiRoute("POST", "/api/v1/backups", "admin", "backup"),
     ApiRoute("DELETE", "/api/v1/keys/{key_id}", "admin", "revoke_key", mutates=True),
 )
-"""Every route of control. Plans and runs read files of this machine by path, so they take the owner."""
+"""Every route of control. Plans and runs read files of this machine by path, and backups write one: they take `admin`."""
 
 
 def make_api(control: Control, catalogue: Catalogue, clock: Clock) -> FastAPI:
@@ -191,8 +206,16 @@ def _once(route: ApiRoute, handler: Handler, control: Control) -> Handler:
     return guarded
 
 
-async def _stream(control: Control, file: Path, once: Once | None) -> AsyncIterator[bytes]:
-    """Run a lifecycle in a thread and yield its events; a caller who leaves stops it."""
+Work = Callable[[Notify, Cancel], object]
+"""What takes long and tells what happens: a lifecycle, a backup."""
+
+
+def _streamed(work: Work) -> Response:
+    return StreamingResponse(_stream(work), media_type="application/x-ndjson")
+
+
+async def _stream(long_work: Work) -> AsyncIterator[bytes]:
+    """Do `long_work` in a thread and yield its events; a caller who leaves stops it."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Event | None] = asyncio.Queue()
     cancel = Cancel()
@@ -202,13 +225,13 @@ async def _stream(control: Control, file: Path, once: Once | None) -> AsyncItera
 
     def work() -> None:
         try:
-            control.run(file, notify, cancel, once=once)
+            long_work(notify, cancel)
         except DatahallError as error:
             notify(broke(error))
         finally:
             loop.call_soon_threadsafe(events.put_nowait, None)
 
-    worker = threading.Thread(target=work, name="lifecycle", daemon=True)
+    worker = threading.Thread(target=work, name="long-work", daemon=True)
     worker.start()
     try:
         while (event := await events.get()) is not None:

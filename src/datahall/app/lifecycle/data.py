@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datahall.app.contents import Columns
 from datahall.app.jobs import Jobs
 from datahall.app.lifecycle.stage import StageCall, StageResult, ensure
 from datahall.app.vault import Vault
@@ -42,14 +43,16 @@ class DataStage:
             cancel=call.cancel,
             readable=paths,
         )
-        snapshot = self._snapshot(call, result)
+        whole = Columns(features=result.features, target=result.target, sensitive=result.sensitive)
+        columns, columns_kept = self._vault.store(call.app.team, whole.as_bytes(), "application/json")
+        snapshot = self._snapshot(call, result, columns)
         holdout = self._holdout(snapshot)
         kept = self._vault.keep(
             call.app.team,
             [(grant, PARQUET) for grant in result.splits.values()] + [(result.statistics, "application/json")],
         )
         return StageResult(
-            changes=(*kept, *ensure(self._catalogue, snapshot), *ensure(self._catalogue, holdout)),
+            changes=(*kept, *columns_kept, *ensure(self._catalogue, snapshot), *ensure(self._catalogue, holdout)),
             outputs={"snapshot": snapshot.id, "holdout": holdout.id},
             summary=(
                 f"{result.num_rows:,} rows: {result.split_rows['train']:,} to train, "
@@ -57,7 +60,7 @@ class DataStage:
             ),
         )
 
-    def _snapshot(self, call: StageCall, result: DataResult) -> Snapshot:
+    def _snapshot(self, call: StageCall, result: DataResult, columns: str) -> Snapshot:
         recipe = digest_of(call.spec.data.model_dump(mode="json"))
         splits = tuple(
             Split(name=name, artifact=grant.digest, num_rows=result.split_rows[name])  # type: ignore[arg-type]
@@ -70,9 +73,10 @@ class DataStage:
             team=call.app.team,
             sources=result.sources,
             recipe_digest=recipe,
-            features=result.features,
-            target=result.target,
-            sensitive=result.sensitive,
+            features=tuple(column.outline() for column in result.features),
+            target=result.target.outline(),
+            sensitive=tuple(column.outline() for column in result.sensitive),
+            columns=columns,
             has_subject=result.has_subject,
             splits=splits,
             statistics=result.statistics.digest,

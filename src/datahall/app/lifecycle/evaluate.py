@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 
+from datahall.app.contents import columns_of
 from datahall.app.environment import current_environment
 from datahall.app.jobs import Jobs
 from datahall.app.lifecycle.stage import StageCall, StageResult, ensure
@@ -155,6 +156,7 @@ class EvaluateStage:
     ) -> EvaluateRequest:
         team = call.app.team
         snapshot = self._catalogue.get(Snapshot, call.upstream["data"]["snapshot"])
+        columns = columns_of(self._vault, snapshot)
         environment = current_environment()
         return EvaluateRequest(
             app=call.app.id,
@@ -162,8 +164,8 @@ class EvaluateStage:
             task=call.app.task,
             policy=policy.id,
             claims=policy.claims,
-            target=snapshot.target,
-            sensitive=snapshot.sensitive,
+            target=columns.target,
+            sensitive=columns.sensitive,
             contenders=(),
             champion=self._champion(team, champion) if champion else None,
             holdout=holdout.id,

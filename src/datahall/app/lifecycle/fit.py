@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from datahall.app.contents import columns_of
 from datahall.app.environment import current_environment
 from datahall.app.jobs import Jobs
 from datahall.app.lifecycle.stage import StageCall, StageResult, ensure
@@ -36,6 +37,7 @@ class TrainStage:
     def run(self, call: StageCall) -> StageResult:
         """Run the train job; it is given the training and validation rows and nothing else."""
         snapshot = self._catalogue.get(Snapshot, call.upstream["data"]["snapshot"])
+        columns = columns_of(self._vault, snapshot)
         candidate = call.spec.train.candidates[call.subject]
         seeds = tuple(derive_seed(call.spec.train.seed, "fit", i) for i in range(call.spec.train.seeds))
         started_at_ns = self._clock.now_ns()
@@ -49,8 +51,8 @@ class TrainStage:
                 model=candidate.model,
                 settings=candidate.settings,
                 search=candidate.search.model_dump(mode="json") if candidate.search else None,
-                features=snapshot.features,
-                target=snapshot.target,
+                features=columns.features,
+                target=columns.target,
                 train=self._vault.grant(call.app.team, snapshot.split("train").artifact),
                 validation=self._vault.grant(call.app.team, snapshot.split("validation").artifact),
                 seeds=seeds,
@@ -113,6 +115,7 @@ class ExportStage:
         """Run the export job; it sees the held-out inputs, to prove equality on them, but no outcome."""
         team = call.app.team
         snapshot = self._catalogue.get(Snapshot, call.upstream["data"]["snapshot"])
+        columns = columns_of(self._vault, snapshot)
         run = self._catalogue.get(Run, call.upstream[f"train/{call.subject}"]["run"])
         fits: list[dict[str, Any]] = msgspec.json.decode(self._vault.read(team, run.fits))
         result = self._jobs.run(
@@ -121,8 +124,8 @@ class ExportStage:
                 app=call.app.id,
                 team=team,
                 task=call.app.task,
-                features=snapshot.features,
-                target=snapshot.target,
+                features=columns.features,
+                target=columns.target,
                 models=tuple(self._vault.grant(team, digest) for digest in run.models),
                 train=self._vault.grant(team, snapshot.split("train").artifact),
                 holdout_inputs=self._vault.grant(team, snapshot.split("holdout_inputs").artifact),
@@ -147,7 +150,7 @@ class ExportStage:
                 id=bundle_digest(manifest),
                 app=call.app.id,
                 artifact=grant.digest,
-                manifest=manifest,
+                manifest=manifest.outline(),
                 equivalence=result.equivalence if index == 0 else {},
             )
             for index, (grant, manifest) in enumerate(zip(result.bundles, result.manifests, strict=True))

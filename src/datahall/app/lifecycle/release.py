@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import msgspec
 
+from datahall.app.contents import Reader, manifest_of
 from datahall.app.environment import node_class
 from datahall.app.lifecycle.stage import StageCall, StageResult
 from datahall.core.errors import RefusedError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue
 from datahall.core.ports.clock import Clock
-from datahall.core.records import Bundle, Change, Deployment, Holdout, Policy, Verdict, Version
+from datahall.core.records import Bundle, BundleManifest, Change, Deployment, Holdout, Policy, Verdict, Version
 from datahall.deploy.admission import Admission
 from datahall.policy import gate, select
 from datahall.registry.exhibits import Anchored, gate_view
@@ -78,8 +79,9 @@ class GateStage:
 class RegisterStage:
     """Gives the best candidate that passed a version number."""
 
-    def __init__(self, catalogue: Catalogue, clock: Clock) -> None:
+    def __init__(self, catalogue: Catalogue, vault: Reader, clock: Clock) -> None:
         self._catalogue = catalogue
+        self._vault = vault
         self._clock = clock
 
     def run(self, call: StageCall) -> StageResult:
@@ -107,10 +109,10 @@ class RegisterStage:
 
     def _version(self, call: StageCall, verdict: Verdict) -> tuple[Version, str]:
         parent = call.champion
-        manifest = self._catalogue.get(Bundle, verdict.bundle).manifest
+        manifest = self._manifest(call, verdict.bundle)
         # What changed is told by the version that answers, the number by the newest one: an older one may answer again.
         numbers = [version.semver for version in self._catalogue.find(Version, app=call.app.id)]
-        before = (max(numbers, key=order), self._catalogue.get(Bundle, parent.bundle).manifest) if parent else None
+        before = (max(numbers, key=order), self._manifest(call, parent.bundle)) if parent else None
         semver, why = next_semver(before, manifest)
         version = Version(
             id=f"{call.app.id}@{semver}",
@@ -123,6 +125,9 @@ class RegisterStage:
             registered_at_ns=self._clock.now_ns(),
         )
         return version, why
+
+    def _manifest(self, call: StageCall, bundle: str) -> BundleManifest:
+        return manifest_of(self._vault, self._catalogue.get(Bundle, bundle), call.app.team)
 
 
 class DeployStage:

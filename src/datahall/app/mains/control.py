@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from datahall.app.contents import KeptManifests
 from datahall.app.control import Control
 from datahall.app.decisions import DecisionLog
 from datahall.app.http.api import make_api
@@ -53,9 +54,10 @@ def _serve(hall: Hall) -> int:
         hall.replicas,
         hall.launcher,
         hall.clock,
-        publish=partial(publish_routes, hall.paths.routes, signer=hall.keys.signer),
+        publish=partial(publish_routes, hall.paths.routes, signer=hall.keys.signer, key=hall.keys.routes_key),
         acknowledged=partial(acknowledged, hall.paths.runtime()),
         integrate=hall.sequencer.flush,
+        manifests=KeptManifests(hall.vault),
         decisions=DecisionLog(telemetry),
     )
     reconciler.start()

@@ -18,7 +18,7 @@ from datahall.backends.blobs.objects import RUN_BYTES, ObjectBlobStore
 from datahall.backends.blobs.shelf import CacheStats, Key, Shelf
 from datahall.backends.blobs.upload import upload_all
 from datahall.core.durable import remove, rename, sync_file
-from datahall.core.errors import IntegrityError, StorageFullError
+from datahall.core.errors import IntegrityError, NotFoundError, StorageFullError
 from datahall.core.records import Grant
 from datahall.core.room import room_in
 from datahall.security.lanes import in_order
@@ -55,6 +55,12 @@ class CachedBlobStore:
         path = self._local.path(object_name, team=team)
         with self._shelf.using((team, object_name), partial(self._fill, (team, object_name), None)):
             return path
+
+    def read_stored(self, object_name: str, *, team: str) -> bytes:
+        """Return an object as it is stored, still sealed. Raises NotFoundError."""
+        path = self._local.path(object_name, team=team)
+        with self._shelf.using((team, object_name), partial(self._fill, (team, object_name), None)):
+            return path.read_bytes()
 
     @contextmanager
     def hold(self, grants: Iterable[Grant], *, team: str) -> Iterator[tuple[Path, ...]]:
@@ -165,11 +171,12 @@ class CachedBlobStore:
             with room_in(self.folder):
                 make_shard(self.folder, path.parent, at="cache.shard")
                 descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with os.fdopen(descriptor, "wb", buffering=0) as file:
+                with os.fdopen(descriptor, "wb") as file:
                     starts = range(0, located.stored_bytes, RUN_BYTES)
                     ends = (min(start + RUN_BYTES, located.stored_bytes) for start in starts)
                     for piece in in_order(lambda each: located.fetch(*each), zip(starts, ends, strict=True)):
                         file.write(piece)
+                    file.flush()
                     sync_file(file.fileno(), at="cache.fill")
             if grant:
                 self._local.check_file(temporary, grant, team=team)
@@ -183,13 +190,13 @@ class CachedBlobStore:
     def _is_sound(self, grant: Grant, team: str) -> bool:
         try:
             check_object_whole(self._local, grant, team=team)
-        except IntegrityError:
+        except (IntegrityError, NotFoundError):  # damaged, or taken away behind our back
             return False
         return True
 
     def _adopt(self, source: Path, team: str) -> None:
         def move(target: Path) -> None:
-            make_shard(self.folder, target.parent, at="cache.shard")
+            make_shard(self.folder, target.parent, at="cache.adopt_shard")
             try:
                 rename(source, target, at="cache.adopt")
             except OSError as error:

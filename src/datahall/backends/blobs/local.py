@@ -95,7 +95,7 @@ class LocalBlobStore:
             for source in objects_in(team):
                 target = self.path(source.name, team=team.name)
                 with room_in(self.folder):
-                    make_shard(self.folder, target.parent, at="blobs.shard")
+                    make_shard(self.folder, target.parent, at="blobs.take_shard")
                     # A link keeps the old object where there is one; renaming would replace it.
                     try:
                         link(source, target, at="blobs.take")

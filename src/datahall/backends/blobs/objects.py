@@ -156,7 +156,9 @@ class ObjectBlobStore:
             stored = self.bucket.get(object_key(grant.object, team), limit_bytes=limit_bytes)
             return open_bytes(stored, grant, team=team)
         located = self.locate(grant.object, team=team)
-        return Opening(grant, located.fetch, team=team, stored_bytes=located.stored_bytes, run_bytes=RUN_BYTES)
+        return Opening(
+            grant, located.fetch, team=team, stored_bytes=located.stored_bytes, run_bytes=RUN_BYTES, several=True
+        )
 
     def _locate_parts(self, object_name: str, team: str) -> Located:
         raw = self.bucket.get(object_key(object_name, team) + _MARK, limit_bytes=_MAX_MARK_BYTES)

@@ -104,9 +104,10 @@ class _State:
         """Remember a part, durably."""
         with self._lock, room_in(self._path.parent):
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(self._path, flags, 0o600), "ab", buffering=0) as file:
+            with os.fdopen(os.open(self._path, flags, 0o600), "ab") as file:
                 # The line break comes first: it ends a line that a kill cut.
                 file.write(b"\n" + msgspec.json.encode(done))
+                file.flush()
                 sync_data(file.fileno(), at="objects.part")
 
     def forget(self) -> None:

@@ -31,7 +31,7 @@ class FileWitness:
     def newest(self, origin: str) -> str | None:
         """Return the newest checkpoint note seen of `origin`, None if there is none. Raises UnavailableError."""
         try:
-            return self._path(origin).read_text("utf-8")
+            return self.path(origin).read_text("utf-8")
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -43,27 +43,28 @@ class FileWitness:
         Raises IntegrityError, and remembers nothing, where `check_head` does. Raises UnavailableError where the folder
         cannot be used.
         """
-        where = str(self._path(origin))
+        where = str(self.path(origin))
         check_head(origin, None, note, self._prove, where=where, forget="")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._alone(origin):
                 seen, forget = self.newest(origin), "remove the file named above"
                 check_head(origin, seen, note, self._prove, where=where, forget=forget)
-                write_atomic(self._path(origin), note.encode(), at="witness.note")
+                write_atomic(self.path(origin), note.encode(), at="witness.note")
         except OSError as error:
             raise self._out_of_reach(error) from error
 
     def _out_of_reach(self, error: OSError) -> UnavailableError:
         return out_of_reach(error.strerror or str(error), str(self.folder))
 
-    def _path(self, origin: str) -> Path:
+    def path(self, origin: str) -> Path:
+        """Return the file that holds the newest note of `origin`, whether there is one or not."""
         # Named by digest: an origin may hold slashes.
         return self.folder / f"{digest_bytes(origin.encode())[:32]}.note"
 
     @contextmanager
     def _alone(self, origin: str) -> Iterator[None]:
-        descriptor = os.open(self._path(origin).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path(origin).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

@@ -32,9 +32,14 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the packages that the engine needs to answer alike."""
     files: dict[str, str]
 
+    def outline(self) -> BundleManifest:
+        """Return it without the categories of its columns: what a record may hold of it."""
+        features = tuple(column.outline() for column in self.features)
+        return msgspec.structs.replace(self, features=features, target=self.target.outline())
+
 
 class Bundle(Record, frozen=True, kw_only=True):
-    """A stored bundle; `id` is the manifest's digest, `artifact` the digest of the packed tree."""
+    """A stored bundle; `id` is the whole manifest's digest, `artifact` the digest of the packed tree."""
 
     KIND: ClassVar[str] = "bundle"
     INDEX: ClassVar[tuple[str, ...]] = ("app",)
@@ -42,5 +47,6 @@ class Bundle(Record, frozen=True, kw_only=True):
     app: str
     artifact: str
     manifest: BundleManifest
+    """Its outline: the categories of columns stand in the packed tree alone."""
     equivalence: dict[str, Any]
     """What the export tried and how equal its predictions were on the evaluation rows."""

@@ -63,6 +63,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     version: str
     manifest: BundleManifest
+    """Whole in the table that gateways follow, an outline in the catalogue."""
     bundle: str
     replicas: tuple[RouteReplica, ...]
     protocols: tuple[str, ...] = ("predict", "v2")
@@ -94,3 +95,8 @@ class RouteTable(Record, frozen=True, kw_only=True):
     keys: dict[str, KeyGrant]
     """SHA-256 of the key's text (hexadecimal) to what it may do."""
     published_at_ns: int
+
+    def outline(self) -> RouteTable:
+        """Return it without the categories of columns: what the catalogue keeps of it."""
+        routes = tuple(msgspec.structs.replace(route, manifest=route.manifest.outline()) for route in self.routes)
+        return msgspec.structs.replace(self, routes=routes)

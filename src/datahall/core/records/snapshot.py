@@ -19,6 +19,10 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     categories: tuple[str, ...] = ()
     nullable: bool = False
 
+    def outline(self) -> Column:
+        """Return it without its categories, which are values of people's rows: what a record may hold of it."""
+        return msgspec.structs.replace(self, categories=())
+
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A file that went into a snapshot, by the digest of its bytes."""
@@ -49,6 +53,7 @@ class Snapshot(Record, frozen=True, kw_only=True):
     recipe_digest: str
     """Digest of the spec's data section: target, contract, split, seed."""
     features: tuple[Column, ...]
+    """Outlines, as of `target` and `sensitive`: the categories stand in the artifact `columns` alone."""
     target: Column
     sensitive: tuple[Column, ...]
     has_subject: bool
@@ -58,6 +63,8 @@ class Snapshot(Record, frozen=True, kw_only=True):
     num_rows: int
     num_rows_dropped: int
     made_at_ns: int
+    columns: str = ""
+    """Digest of the JSON artifact with the columns and their categories; empty where an older hall kept them here."""
 
     def split(self, name: str) -> Split:
         """Return the split called `name`."""

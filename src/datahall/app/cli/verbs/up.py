@@ -10,6 +10,7 @@ import typer
 from datahall.app.cli.session import connect
 from datahall.app.cli.show import AsJson, console, print_json
 from datahall.app.serving import await_answers
+from datahall.app.settings import read_settings
 from datahall.app.supervision import DEFAULT_PORT, SupervisorState, read_state, start_detached
 from datahall.app.supervisor import supervise
 from datahall.core.clock import SystemClock
@@ -33,6 +34,7 @@ def up(
     """Start the hall: control, gateway, and whatever is released."""
     paths: HallPaths = ctx.obj
     paths.create()
+    read_settings(paths)  # here, where whoever starts the hall sees what is wrong with them
     running = read_state(paths)
     if running is not None:
         _say(running, "is up already", as_json=as_json)

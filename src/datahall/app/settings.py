@@ -1,0 +1,211 @@
+"""The settings of a hall, `hall.toml` in its folder: where its database, objects and witnesses are."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from datahall.core.errors import UserError
+from datahall.core.hall import HallPaths
+
+MAX_BYTES: Final = 64 << 10
+
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_Variable = Annotated[str, msgspec.Meta(pattern=_ENV_NAME)]
+
+
+class Objects(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to reach an object store that `blobs` names; what is left out comes from the store's own environment."""
+
+    endpoint: Annotated[str | None, msgspec.Meta(description="Address of a server that speaks S3, other than AWS.")] = (
+        None
+    )
+    region: Annotated[str | None, msgspec.Meta(description="The bucket's region.")] = None
+    access_key_id: Annotated[str | None, msgspec.Meta(description="Name of the key with which to ask.")] = None
+    secret_access_key_env: Annotated[
+        _Variable | None, msgspec.Meta(description="Environment variable that holds the key's secret.")
+    ] = None
+    secret_access_key: Annotated[
+        str | None, msgspec.Meta(description="The secret itself; then nobody else may be able to read the file.")
+    ] = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `hall.toml` may say; everything has a default, so a hall on one machine needs no such file."""
+
+    database: Annotated[
+        str | None,
+        msgspec.Meta(description="URL of the Postgres database that is the catalogue; without, `hall.db` in the hall."),
+    ] = None
+    database_password_env: Annotated[
+        _Variable | None, msgspec.Meta(description="Environment variable that holds the database's password.")
+    ] = None
+    blobs: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="URL of the object store, such as `s3://bucket/prefix`; without, `blobs` in the hall."
+        ),
+    ] = None
+    cache_bytes: Annotated[
+        Annotated[int, msgspec.Meta(ge=0)] | None,
+        msgspec.Meta(description="How much of a remote object store to keep on this machine's disk."),
+    ] = None
+    witness: Annotated[
+        tuple[str, ...],
+        msgspec.Meta(
+            description="Where tree heads are remembered outside the hall: `file:/folder`, `git:URL`, `https://URL`; "
+            "without, a folder of the user's own."
+        ),
+    ] = ()
+    objects: Objects = Objects()
+
+
+class Setting(NamedTuple):
+    """One key for people."""
+
+    key: str
+    takes: str
+    description: str
+
+
+def read_settings(paths: HallPaths) -> Settings:
+    """Return the settings of a hall; the defaults where it has no `hall.toml`.
+
+    Raises UserError, with file and key, for what is no TOML, an unknown key, a wrong value, and for a password in a
+    file that others can read.
+    """
+    path = paths.settings
+    found = _read(path)
+    if found is None:
+        return Settings()
+    text, mode = found
+    try:
+        settings = msgspec.convert(tomllib.loads(text), Settings)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"this is not TOML: {error}", where=str(path)) from error
+    except msgspec.ValidationError as error:
+        raise _wrong_value(path, str(error)) from error
+    _check_secrets(settings, path, mode)
+    return settings
+
+
+def database_password(settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the database's password, from the variable that the settings name or from the URL; None without one.
+
+    Raises UserError where the variable is not set.
+    """
+    if settings.database_password_env is not None:
+        return _from(environment, settings.database_password_env, "database_password_env")
+    return _password_in(settings.database or "")
+
+
+def object_secret(settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the object store's secret key, None where its own environment has it. Raises as `database_password`."""
+    if settings.objects.secret_access_key_env is not None:
+        return _from(environment, settings.objects.secret_access_key_env, "objects.secret_access_key_env")
+    return settings.objects.secret_access_key
+
+
+def without_password(url: str) -> str:
+    """Return a URL that can be shown."""
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(://[^/@:]*):[^@]*@", r"\1:***@", url))
+
+
+def describe() -> Iterator[Setting]:
+    """Yield every key, those of a section behind it with a dot."""
+    for prefix, kind in (("", Settings), ("objects.", Objects)):
+        for field in msgspec.structs.fields(kind):
+            if field.type is not Objects:
+                yield _setting(f"{prefix}{field.encode_name}", field.type)
+
+
+def _setting(key: str, annotation: Any) -> Setting:
+    schema = msgspec.json.schema(annotation)
+    kinds = {"integer": "whole number", "string": "text", "array": "list of texts"}
+    said = [schema.get("type"), *(each.get("type") for each in schema.get("anyOf", ()))]
+    takes = next(kinds[each] for each in said if each in kinds)
+    return Setting(key=key, takes=takes, description=schema["description"])
+
+
+def _read(path: Path) -> tuple[str, int] | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"the settings cannot be read: {error.strerror}", where=str(path)) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise UserError("this is not a file", where=str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise UserError(f"the settings are larger than {MAX_BYTES} bytes", where=str(path))
+    if status.st_uid not in {os.geteuid(), 0} or status.st_mode & 0o022:
+        # Whoever can write it can send the hall's records anywhere.
+        raise UserError("others can change this file", where=str(path), hint=f"close it with: chmod 600 '{path}'")
+    try:
+        return data.decode(), status.st_mode
+    except UnicodeDecodeError as error:
+        raise UserError("the settings are not UTF-8", where=str(path)) from error
+
+
+def _wrong_value(path: Path, said: str) -> UserError:
+    """Return msgspec's words with the key by the name that it has in the file."""
+    what, _, place = said.partition(" - at `")
+    section = re.sub(r"^\$\.?", "", place.rstrip("`"))
+    unknown = re.search(r"unknown field `(.*)`", what)
+    if unknown is None:
+        return UserError(f"{section}: {what[:1].lower()}{what[1:]}", where=str(path))
+    key = f"{section}.{unknown[1]}" if section else unknown[1]
+    keys = [setting.key for setting in describe()]
+    near = difflib.get_close_matches(key, keys, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(keys)}"
+    return UserError(f"{key[:80]}: there is no such setting", where=str(path), hint=hint)
+
+
+def _check_secrets(settings: Settings, path: Path, mode: int) -> None:
+    try:
+        password = _password_in(settings.database or "")
+    except ValueError as error:
+        raise UserError("database: this is not a URL", where=str(path)) from error
+    for in_file, by_name, key, name in (
+        (password, settings.database_password_env, "database", "database_password_env"),
+        (
+            settings.objects.secret_access_key,
+            settings.objects.secret_access_key_env,
+            "objects.secret_access_key",
+            "objects.secret_access_key_env",
+        ),
+    ):
+        if in_file and by_name:
+            raise UserError(f"{key}: the secret is there, and {name} too", where=str(path), hint="keep one of them")
+        if in_file and mode & 0o077:
+            raise UserError(
+                f"{key}: it holds a secret, and others can read this file (mode {stat.S_IMODE(mode):04o})",
+                where=str(path),
+                hint=f"close it with: chmod 600 '{path}'; or keep the secret in the environment, with {name}",
+            )
+
+
+def _password_in(url: str) -> str | None:
+    """Return the password in a URL, before its host or behind its question mark. Raises ValueError for no URL."""
+    parts = urlsplit(url)
+    return parts.password or next(iter(parse_qs(parts.query).get("password", ())), None)
+
+
+def _from(environment: Mapping[str, str], variable: str, key: str) -> str:
+    value = environment.get(variable)
+    if not value:
+        raise UserError(f"{key}: the environment variable {variable} is not set", hint="set it where the hall starts")
+    return value
