@@ -20,13 +20,13 @@ ELSEWHERE = {
     "db.export": "tests/backends/test_export.py: it needs a Postgres",
     "migrate.": "tests/backends/test_migrations.py: dies at each of its steps",
     "postgres.": "tests/backends/test_postgres.py: it needs a Postgres",
+    "telemetry.": "tests/backends/test_telemetry.py: it may lose what it likes, and stops nobody",
     "witness.git": "tests/backends/test_witness.py: it needs git",
 }
 """How the names of steps begin that no scenario reaches, and where they are tested."""
 
 AROUND = {
     "app/backup/staging.py": "inside the step `restore.clear`",
-    "app/decisions.py": "a log is turned over; nothing rests on it",
     "backends/launch/local.py": "a log is turned over; nothing rests on it",
     "app/http/listen.py": "a socket, gone with its process anyway",
     "serve/replica.py": "a socket, gone with its process anyway",
