@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 
 import pytest
 
+from datahall.app.backup.make import Backups
 from datahall.app.backup.mark import BackupMark
 from datahall.app.backup.reader import Archive
 from datahall.app.events import StepEnded
@@ -171,6 +173,31 @@ def test_a_second_backup_and_a_collection_wait_for_the_first(hall, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.dhb", "hall"]
 
 
+def test_two_halls_do_not_write_into_one_file(hall, kit, tmp_path):
+    other = kit.Built(tmp_path / "other")
+
+    def notify(event):
+        if isinstance(event, StepEnded) and event.name == "copy":
+            with pytest.raises(ConflictError, match="another backup is written there"):
+                other.back_up(tmp_path / "b.dhb")
+
+    said = hall.back_up(tmp_path / "b.dhb", notify=notify)
+    other.close()
+    with Archive.open(tmp_path / "b.dhb", hall.keys) as archive:
+        assert archive.header.id == said.id
+        assert len(list(archive.check())) > 0
+
+
+def test_two_restores_do_not_build_one_hall(kept, kit, tmp_path):
+    def notify(event):
+        if isinstance(event, StepEnded) and event.name == "extract":
+            with pytest.raises(ConflictError, match="another restore goes on"):
+                kit.restore(kept.file, kept.paths.keys, tmp_path / "back")
+
+    _, paths = kit.restore(kept.file, kept.paths.keys, tmp_path / "back", notify=notify)
+    kit.assert_whole(paths)
+
+
 def test_an_object_that_is_gone_stops_the_backup(hall, tmp_path):
     artifact = hall.catalogue.find(Artifact)[1]
     hall.blobs.delete(artifact.object, team=artifact.team)
@@ -216,6 +243,17 @@ def test_whoever_leaves_stops_it(hall, tmp_path):
         hall.back_up(tmp_path / "b.dhb", notify=notify, cancel=cancel)
     assert [path.name for path in tmp_path.iterdir()] == ["hall"]
     assert list(hall.paths.work.iterdir()) == []
+
+
+def test_a_plain_copy_of_the_database_would_lose_what_was_acknowledged(hall, tmp_path):
+    """The control: copied as a file, the database lacks what still lies in its log, and the count shows it."""
+
+    def copy(target, _told):
+        shutil.copyfile(hall.paths.db, target)
+
+    naive = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, copy)
+    said = naive.make(tmp_path / "naive.dhb", replace=False, notify=lambda _: None, cancel=Cancel())
+    assert said.num_entries < hall.back_up(tmp_path / "b.dhb").num_entries == len(hall.catalogue.entries())
 
 
 def test_twenty_backups_under_writes_hold_all_that_was_acknowledged_before(hall, kit, tmp_path):

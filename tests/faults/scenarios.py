@@ -325,11 +325,11 @@ def table(revision: int) -> RouteTable:
 
 
 def publish(revision: int) -> Callable[[Path], None]:
-    return lambda folder: publish_routes(folder / "routes.json", table(revision), SIGNER)
+    return lambda folder: publish_routes(folder / "routes.json", table(revision), SIGNER, KEY * 2)
 
 
 def routes_state(folder: Path) -> str:
-    found = FileRouteSource(folder / "routes.json", {SIGNER.key_id: SIGNER.public_key}).poll()
+    found = FileRouteSource(folder / "routes.json", {SIGNER.key_id: SIGNER.public_key}, KEY * 2).poll()
     assert found is not None
     return f"revision {found.revision}"
 

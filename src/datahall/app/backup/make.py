@@ -140,11 +140,11 @@ class Backups:
 
     def _copy(self, writer: ArchiveWriter, room: Path, moment: Moment, segments: list[Path], teller: Teller) -> None:
         with teller.step("copy") as step:
-            writer.add(DATABASE, _chunks(room / DATABASE))
+            writer.add(DATABASE, step.watch(_chunks(room / DATABASE)))
             total = len(moment.objects)
             for number, (team, stored) in enumerate(moment.objects):
                 step.at(number, total, "objects")
-                writer.add(object_name(team, stored), self._stored(team, stored), packing="stored")
+                writer.add(object_name(team, stored), step.watch(self._stored(team, stored)), packing="stored")
             for path in segments:
                 step.at(total, total, path.name)
                 writer.add(f"answers/{path.name}", _chunks(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from datahall.app.events import Notify, StepBegan, StepEnded, StepProgressed
@@ -24,13 +24,23 @@ class Told:
 
     def at(self, done: int, total: int, what: str) -> None:
         """Say how far it is, ten times a second at most. Raises UnavailableError where nobody waits any more."""
-        if self._cancel.asked:
-            raise UnavailableError("stopped on request", hint="nothing was put in place; run it again")
+        self.check()
         now_ns = self._clock.monotonic_ns()
         if now_ns - self._said_ns >= _SAY_EVERY_NS:
             self._said_ns = now_ns
             progress = Progress(done=done, total=total, message=f"{done:,} of {total:,} {what}")
             self._notify(StepProgressed(name=self._name, progress=progress))
+
+    def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield what `chunks` does, as long as somebody waits."""
+        for chunk in chunks:
+            self.check()
+            yield chunk
+
+    def check(self) -> None:
+        """Raise UnavailableError where nobody waits any more."""
+        if self._cancel.asked:
+            raise UnavailableError("stopped on request", hint="nothing was put in place; run it again")
 
 
 class Teller:
@@ -45,7 +55,7 @@ class Teller:
         began_ns = self._clock.monotonic_ns()
         self._notify(StepBegan(name=name))
         told = Told(name, self._notify, self._cancel, self._clock)
-        told.at(0, 0, "")
+        told.check()
         yield told
         took_s = (self._clock.monotonic_ns() - began_ns) / 1e9
         self._notify(StepEnded(name=name, how="ran", summary=told.summary, took_s=took_s))
