@@ -12,6 +12,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -23,6 +24,11 @@ import psycopg
 import pytest
 
 _START_S, _STOP_S = 30, 20
+# Ends with this process, however that ends (prctl(2), PR_SET_PDEATHSIG); a server that outlives its tests is nobody's.
+_TIED = (
+    "import ctypes, os, sys; user = int(sys.argv[1]); user and os.setuid(user); "
+    "ctypes.CDLL(None).prctl(1, 2); os.execv(sys.argv[2], sys.argv[2:])"
+)
 _FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=on")
 _ALWAYS = ("listen_addresses=", "shared_buffers=16MB", "max_connections=120", "unix_socket_permissions=0700")
 
@@ -60,9 +66,9 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="datahall-pg-"))
         self._settings = (*_ALWAYS, *(() if durable else _FAST))
         # Postgres refuses to run as root, so there it runs as a user who may do nothing else.
-        self._user = "nobody" if os.geteuid() == 0 else None
-        if self._user:
-            os.chown(self.folder, pwd.getpwnam(self._user).pw_uid, -1)
+        self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+        if self._user is not None:
+            os.chown(self.folder, self._user, -1)
         self._process = None
         self._numbers = itertools.count()
         self._idle = []
@@ -81,13 +87,13 @@ class PostgresServer:
         """Start it and wait until it answers."""
         options = [part for setting in self._settings for part in ("-c", setting)]
         with (self.folder / "log").open("ab") as log:
+            command = [binaries() / "postgres", "-D", self.folder / "data", "-k", self.folder, *options]
             self._process = subprocess.Popen(
-                [binaries() / "postgres", "-D", self.folder / "data", "-k", self.folder, *options],
+                [sys.executable, "-I", "-c", _TIED, str(self._user or 0), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                user=self._user,
                 env={"PATH": os.defpath, "LC_ALL": "C"},
             )
         end = time.monotonic() + _START_S

@@ -85,12 +85,14 @@ def test_it_is_whole_while_others_write_and_die(catalogue, tmp_path):
     with armed(end_some), ThreadPoolExecutor(4) as pool:
         writers = [pool.submit(write, thread) for thread in range(4)]
         sizes = []
-        for number in range(6):
-            export_sqlite(catalogue, tmp_path / f"{number}.db")
-            report = verify_hall(tmp_path / f"{number}.db", SIGNER.public_key)
-            assert report.problems == []
-            sizes.append(report.num_entries)
-        ended.set()
+        try:
+            for number in range(6):
+                export_sqlite(catalogue, tmp_path / f"{number}.db")
+                report = verify_hall(tmp_path / f"{number}.db", SIGNER.public_key)
+                assert report.problems == []
+                sizes.append(report.num_entries)
+        finally:
+            ended.set()
         for writer in writers:
             writer.result()
     assert sizes == sorted(sizes)

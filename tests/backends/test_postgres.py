@@ -96,13 +96,15 @@ def test_a_number_that_is_still_being_written_is_never_closed(catalogue, postgre
     with armed(pause):
         slow = threading.Thread(target=write, name="slow")
         slow.start()
-        assert holding.wait(20)
-        assert declare(catalogue, app("fast")).seq == 1
-        for _ in range(3):
-            assert catalogue.pending(10) == []
-        assert catalogue.entries() == []
-        going_on.set()
-        slow.join()
+        try:
+            assert holding.wait(20)
+            assert declare(catalogue, app("fast")).seq == 1
+            for _ in range(3):
+                assert catalogue.pending(10) == []
+            assert catalogue.entries() == []
+        finally:
+            going_on.set()
+            slow.join()
     assert failed == []
     assert [seq for seq, _ in catalogue.pending(10)] == [0, 1]
     assert [entry.app for entry in catalogue.entries()] == ["slow", "fast"]
@@ -162,8 +164,10 @@ def test_acts_of_many_threads_leave_a_tree_without_gaps(catalogue, postgres_url,
 
     with armed(end_some), ThreadPoolExecutor(num_threads + 1) as pool:
         sequencer = pool.submit(sequence)
-        num_done = sum(pool.map(work, range(num_threads)))
-        ended.set()
+        try:
+            num_done = sum(pool.map(work, range(num_threads)))
+        finally:
+            ended.set()
         sequencer.result()
     last = declare(catalogue, app("last"))
     assert integrate_all(catalogue).size == last.seq + 1

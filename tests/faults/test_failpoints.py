@@ -20,6 +20,7 @@ ELSEWHERE = {
     "db.export": "tests/backends/test_export.py: it needs a Postgres",
     "migrate.": "tests/backends/test_migrations.py: dies at each of its steps",
     "postgres.": "tests/backends/test_postgres.py: it needs a Postgres",
+    "telemetry.": "tests/backends/test_telemetry.py: it may lose what it likes, and stops nobody",
     "witness.git": "tests/backends/test_witness.py: it needs git",
 }
 """How the names of steps begin that no scenario reaches, and where they are tested."""
