@@ -11,6 +11,13 @@ from consoles import USUAL_ADDRESS, Command, Console, File, curl, steps_of
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pages(name):
+    """Return the steps of a capability's page, which go on where the tutorial is."""
+    steps = steps_of((ROOT / "docs" / "capabilities" / f"{name}.md").read_text(encoding="utf-8"))
+    assert any(isinstance(step, Command) for step in steps), name
+    return steps
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("datahall.app.cli.main"), reason="the command line is not built yet")
 def test_the_tutorial_does_what_it_says(tmp_path):
     steps = steps_of((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
@@ -18,8 +25,9 @@ def test_the_tutorial_does_what_it_says(tmp_path):
     examples = steps_of((ROOT / "docs" / "reference" / "http.md").read_text(encoding="utf-8"))
     assert [type(step) for step in examples].count(Command) >= 5
     stop = next(index for index, step in enumerate(steps) if getattr(step, "text", "") == "datahall stop")
-    steps[stop:stop] = examples
-    console = Console(tmp_path, tmp_path / "hall")
+    steps[stop:stop] = [*examples, *pages("13-traceability"), *pages("21-storage")]
+    steps += pages("26-reliability")
+    console = Console(tmp_path, tmp_path / "tumours" / ".datahall")  # where a reader's would be
     wrong = []
     try:
         for step in steps:
