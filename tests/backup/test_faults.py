@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from datahall.app.backup.reader import Archive
-from datahall.core.errors import DatahallError, StorageFullError
+from datahall.core.errors import ConflictError, DatahallError, StorageFullError
 from datahall.core.failpoints import armed
 from datahall.core.hall import HallPaths
 
@@ -155,6 +155,28 @@ def test_a_backup_without_room_leaves_no_file_and_says_so(rested, tmp_path, name
         assert [path.name for path in tmp_path.iterdir()] == ["hall"]
     rested.back_up(file, replace=True)
     assert whole(file, rested.keys)
+
+
+def test_a_file_system_without_links_takes_a_backup_too(rested, tmp_path):
+    def hook(place):
+        if place == "backup.place/link:before":
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+    with armed(hook):
+        rested.back_up(tmp_path / "b.dhb")
+    assert {path.name for path in tmp_path.iterdir()} == {"hall", "b.dhb"}
+    assert whole(tmp_path / "b.dhb", rested.keys)
+
+
+def test_a_file_that_comes_up_meanwhile_is_not_replaced(rested, tmp_path):
+    def hook(place):
+        if place == "backup.place/link:before":
+            (tmp_path / "b.dhb").write_text("a letter")
+
+    with armed(hook), pytest.raises(ConflictError, match="already"):
+        rested.back_up(tmp_path / "b.dhb")
+    assert (tmp_path / "b.dhb").read_text() == "a letter"
+    assert {path.name for path in tmp_path.iterdir()} == {"hall", "b.dhb"}
 
 
 @pytest.fixture(scope="module")
