@@ -237,7 +237,7 @@ class Control:
         """Return what is proven about an application. Raises NotFoundError where `team` has nothing of that name."""
         if not reaches(team, self._hall.catalogue.get(App, app).team):
             raise NotFoundError(f"there is no {noun_of(App)} '{app}'")
-        return make_report(self._hall.catalogue, app)
+        return make_report(self._hall.catalogue, app, read=self._hall.vault.read)
 
     @property
     def calls(self) -> Calls:

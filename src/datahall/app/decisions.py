@@ -21,6 +21,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     view: Any
     event: Any
     now: int
+    """As the policy was told it: nanoseconds of the monotonic clock for waits, since the epoch elsewhere."""
     draw: float
     new_state: Any
     decision: Any

@@ -132,7 +132,8 @@ class Reconciler:
             self._clock.sleep(0.02)
 
     def _decide(self, view: rollout.RolloutView, event: rollout.ReplicaEnded | rollout.Tick) -> rollout.Rollout:
-        now, before = self._clock.now_ns(), self._state
+        # Waits are counted on the monotonic clock: set back by a year, the wall's would keep a replica down for a year.
+        now, before = self._clock.monotonic_ns(), self._state
         self._state, decision, reason = rollout.decide(before, view, event, now, 0.0)
         # A decision that cannot be carried out is taken again each round; once is enough to read.
         repeated = (view, decision) == self._logged

@@ -48,6 +48,7 @@ class EvaluateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvaluateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Signed envelopes: (bundle digest, claim name, DSSE envelope as JSON text)."""
+    """Signed envelopes: (bundle digest, claim name, DSSE envelope as JSON text), and the artifacts that they name."""
 
     envelopes: tuple[tuple[str, str, str], ...]
+    particulars: tuple[Grant, ...] = ()

@@ -61,7 +61,7 @@ def measure(context: Context) -> Measured:
             return unmeasured("with more than two classes, `positive` must name the answer that people want")
         positive = classes[1] if positive is None else positive
         if positive not in classes:
-            return unmeasured(f"'{positive}' is not one of the classes: {', '.join(classes)}")
+            return unmeasured("`positive` names none of the target's classes")
     result = compare(
         claim.metric,
         rows.groups[column],

@@ -10,10 +10,11 @@ from functools import cache, partial
 import msgspec
 import numpy as np
 
+from datahall.core.canonical import canonical_json
 from datahall.core.errors import IntegrityError, UnavailableError, UserError
 from datahall.core.jobs import Progress, Report
 from datahall.core.ports import Answerer, BlobStore, Clock, Predictor
-from datahall.core.records import Claim, Column, Grant, Measurement
+from datahall.core.records import Claim, Column, Grant, Measurement, Particulars
 from datahall.data.frames import load_series
 from datahall.engines.bundle import bundle_digest
 from datahall.engines.open import open_predictor
@@ -23,6 +24,8 @@ from datahall.evaluate.contract import Contender, EvaluateRequest, EvaluateResul
 from datahall.evaluate.rows import Rows, load_rows
 from datahall.evaluate.statement import sign_measurement
 from datahall.security.signing import Ed25519Signer
+
+_FOR_THE_GATE = ("p_values",)
 
 
 def run(
@@ -50,7 +53,10 @@ def run(
     _share_p_values(request, measured)
     report(Progress(done=total, total=total, message=f"{total} figures measured"))
     now = clock.now_ns()
-    return EvaluateResult(envelopes=tuple(_sign(request, measured, signer, now)))
+    particulars = {key: grant for key, one in measured.items() if (grant := _store(request, blobs, one)) is not None}
+    digests = {key: grant.digest for key, grant in particulars.items()}
+    envelopes = tuple(_sign(request, measured, digests, signer, now))
+    return EvaluateResult(envelopes=envelopes, particulars=tuple(particulars.values()))
 
 
 class _Look:
@@ -151,8 +157,20 @@ def _share_p_values(request: EvaluateRequest, measured: dict[tuple[str, str], Me
             measured[contender.bundle, claim.name] = replace(one, details={**one.details, "p_values": p_values})
 
 
+def _store(request: EvaluateRequest, blobs: BlobStore, one: Measured) -> Grant | None:
+    """Store what names groups or classes apart from the statement, which lies in the catalogue for good and in clear."""
+    details = {name: value for name, value in one.details.items() if name not in _FOR_THE_GATE}
+    if not one.groups and not details:
+        return None
+    return blobs.put(canonical_json(Particulars(groups=one.groups, details=details)), team=request.team)
+
+
 def _sign(
-    request: EvaluateRequest, measured: dict[tuple[str, str], Measured], signer: Ed25519Signer, now: int
+    request: EvaluateRequest,
+    measured: dict[tuple[str, str], Measured],
+    particulars: dict[tuple[str, str], str],
+    signer: Ed25519Signer,
+    now: int,
 ) -> Iterator[tuple[str, str, str]]:
     """Yield (bundle, claim name, envelope) for every measurement."""
     base = Measurement(
@@ -181,8 +199,8 @@ def _sign(
                 metric=claim.metric,
                 figure=one.figure,
                 problem=one.problem,
-                groups=one.groups,
-                details=one.details,
+                details={name: one.details[name] for name in _FOR_THE_GATE if name in one.details},
+                particulars=particulars.get((contender.bundle, claim.name), ""),
             )
             yield (
                 contender.bundle,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +21,8 @@ from datahall.core.records import (
     Exhibit,
     Figure,
     Finding,
+    Measurement,
+    Particulars,
     Policy,
     Run,
     Snapshot,
@@ -64,8 +68,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Those that passed first, then by serial, newest first."""
 
 
-def make_report(catalogue: Catalogue, app_id: str, *, num_candidates: int = 10) -> Report:
+Read = Callable[[str, str], bytes]
+"""Returns an artifact's bytes by team and digest. Raises NotFoundError."""
+
+
+def make_report(catalogue: Catalogue, app_id: str, *, num_candidates: int = 10, read: Read | None = None) -> Report:
     """Return the report of an application's newest `num_candidates` verdicts.
+
+    Figures per group come from the artifacts that `read` opens; without it, or where they were erased, there are none.
 
     Raises NotFoundError where the application is unknown or the gate has not spoken about it yet.
     """
@@ -74,7 +84,7 @@ def make_report(catalogue: Catalogue, app_id: str, *, num_candidates: int = 10) 
     if not verdicts:
         raise NotFoundError(f"the gate has not spoken about {app_id} yet", hint="datahall run app.yaml")
     newest = sorted(verdicts.values(), key=lambda verdict: verdict.decided_at_ns, reverse=True)[:num_candidates]
-    candidates = [_candidate(catalogue, verdict) for verdict in newest]
+    candidates = [_candidate(catalogue, verdict, partial(read, app.team) if read else None) for verdict in newest]
     candidates.sort(key=lambda item: (item.verdict.outcome != "pass", -item.candidate.serial))
     live = catalogue.find(Deployment, app=app_id, state="live")
     view = msgspec.convert(newest[0].view, GateView)
@@ -87,7 +97,7 @@ def make_report(catalogue: Catalogue, app_id: str, *, num_candidates: int = 10) 
     )
 
 
-def _candidate(catalogue: Catalogue, verdict: Verdict) -> CandidateReport:
+def _candidate(catalogue: Catalogue, verdict: Verdict, read: Callable[[str], bytes] | None) -> CandidateReport:
     candidate = catalogue.get(Candidate, verdict.candidate)
     policy = catalogue.get(Policy, verdict.policy)
     view = msgspec.convert(verdict.view, GateView)
@@ -101,7 +111,8 @@ def _candidate(catalogue: Catalogue, verdict: Verdict) -> CandidateReport:
         verdict=verdict,
         decided=iso(verdict.decided_at_ns),
         claims=tuple(
-            _claim(claims[finding.claim], finding, exhibits.get(finding.evidence or "")) for finding in verdict.findings
+            _claim(claims[finding.claim], finding, exhibits.get(finding.evidence or ""), read)
+            for finding in verdict.findings
         ),
         run=run,
         bundle=catalogue.get(Bundle, candidate.bundle),
@@ -110,12 +121,21 @@ def _candidate(catalogue: Catalogue, verdict: Verdict) -> CandidateReport:
     )
 
 
-def _claim(claim: Claim, finding: Finding, exhibit: Exhibit | None) -> ClaimReport:
+def _claim(claim: Claim, finding: Finding, exhibit: Exhibit | None, read: Callable[[str], bytes] | None) -> ClaimReport:
     measured = exhibit.measurement if exhibit else None
     return ClaimReport(
         claim=claim,
         finding=finding,
         figure=measured.figure if measured else None,
-        groups=measured.groups if measured else {},
+        groups=_groups(measured, read) if measured else {},
         look=measured.look if measured else None,
     )
+
+
+def _groups(measured: Measurement, read: Callable[[str], bytes] | None) -> dict[str, Figure]:
+    if not measured.particulars:
+        return measured.groups
+    try:
+        return {} if read is None else msgspec.json.decode(read(measured.particulars), type=Particulars).groups
+    except NotFoundError:  # erased with a person who was one of few
+        return {}

@@ -146,7 +146,7 @@ def key_grants(keys: Iterable[ApiKey], now_ns: int) -> dict[str, KeyGrant]:
     return {
         key.sha256: key_grant(key)
         for key in keys
-        if (key.revoked_at_ns is None or key.revoked_at_ns > now_ns) and not is_expired(key, now_ns)
+        if key.revoked_at_ns is None and not is_expired(key, now_ns)  # revoked is revoked, whatever a clock says now
     }
 
 

@@ -61,11 +61,12 @@ class Recorder:
     def __init__(self, config: GatewayConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
+        # Only differences matter to the log, so it is given a clock that nobody can set.
         self._log = AnswerLog(
             Path(config.answers),
             config.gateway,
             config.answer_key,
-            now_ns=clock.now_ns(),
+            now_ns=clock.monotonic_ns(),
             max_spool_bytes=config.limits.max_spool_bytes,
         )
 
@@ -109,13 +110,13 @@ class Recorder:
         loop = asyncio.get_running_loop()
         if (work := self._log.sync_work()) is not None:
             await loop.run_in_executor(None, work)
-        self._log.end(self._clock.now_ns())
+        self._log.end(self._clock.monotonic_ns())
         if (seal := self._log.seal_work()) is not None:
             await loop.run_in_executor(None, seal)
 
     def close(self) -> None:
         """Seal the log."""
-        self._log.close(self._clock.now_ns())
+        self._log.close(self._clock.monotonic_ns())
 
     def _answer(self, origin: Origin, call: Call, arrays: Mapping[str, np.ndarray]) -> tuple[Answer, Response]:
         ticket = cast("Ticket", call.context)

@@ -1,4 +1,4 @@
-"""A clock that goes on only when somebody waits for it."""
+"""A clock that goes on only when somebody waits for it, and whose wall can be set, as machines' can."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ class AutoClock:
     """
 
     def __init__(self, now_ns: int = _START_NS) -> None:
-        self._start_ns = now_ns
         self._now_ns = now_ns
+        self._monotonic_ns = 0
+        self.frozen = False
+        """Whether the wall's time stands still, whatever goes on."""
         self._guard = threading.Lock()
 
     def now_ns(self) -> int:
@@ -25,7 +27,7 @@ class AutoClock:
 
     def monotonic_ns(self) -> int:
         """Return nanoseconds since this clock was made."""
-        return self._now_ns - self._start_ns
+        return self._monotonic_ns
 
     def sleep(self, seconds: float) -> None:
         """Move time on by `seconds`, without waiting."""
@@ -34,6 +36,13 @@ class AutoClock:
     def advance(self, seconds: float) -> None:
         """Move time on by `seconds`, which may not be negative."""
         assert seconds >= 0, "time does not go back"
+        with self._guard:
+            self._monotonic_ns += round(seconds * 1_000_000_000)
+            if not self.frozen:
+                self._now_ns += round(seconds * 1_000_000_000)
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall's time on, or back where `seconds` is negative; the monotonic clock hears nothing of it."""
         with self._guard:
             self._now_ns += round(seconds * 1_000_000_000)
 

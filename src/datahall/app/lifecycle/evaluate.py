@@ -88,6 +88,7 @@ class EvaluateStage:
         ]
         return StageResult(
             changes=(
+                *self._vault.keep(call.app.team, [(grant, "application/json") for grant in result.particulars]),
                 *ensure(self._catalogue, current_environment()),
                 *(Change(new=item) for item in evidence),
             ),

@@ -8,7 +8,7 @@ from datahall.core.records.bundle import Bundle, BundleManifest, EngineName
 from datahall.core.records.deployment import Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable
 from datahall.core.records.entry import Act, Change, Checkpoint, Entry, EntryKind, Touched
 from datahall.core.records.environment import Environment
-from datahall.core.records.evidence import Evidence, EvidenceKey, Exhibit, Figure, Measurement
+from datahall.core.records.evidence import Evidence, EvidenceKey, Exhibit, Figure, Measurement, Particulars
 from datahall.core.records.garbage import Garbage
 from datahall.core.records.holdout import Holdout
 from datahall.core.records.lease import Call, Lease
@@ -78,6 +78,7 @@ __all__ = [
     "Lease",
     "Measurement",
     "Outcome",
+    "Particulars",
     "Policy",
     "R",
     "Record",

@@ -26,10 +26,18 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     num_needed: int | None = None
 
 
+class Particulars(msgspec.Struct, frozen=True, kw_only=True):
+    """What a measurement found besides its figure: per group or part, and how it came about."""
+
+    groups: dict[str, Figure]
+    details: dict[str, Any]
+
+
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """The in-toto predicate `https://datahall.dev/evidence/v1`: one claim, measured once.
 
-    `groups` holds per-group or per-part figures for people to read; the gate decides on `figure`.
+    The gate decides on `figure`. Figures per group or part, for people to read, name values of people's rows, so they
+    stand in an encrypted artifact (Particulars); evidence from before holds them in `groups` itself.
     """
 
     app: str
@@ -47,6 +55,9 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     groups: dict[str, Figure] = {}
     details: dict[str, Any] = {}
+    """What the gate needs besides: `p_values` of all candidates of the look."""
+    particulars: str = ""
+    """Digest of the JSON artifact with the Particulars; empty where there are none."""
     node_class: str
     environment: str
     measured_at_ns: int
