@@ -21,6 +21,7 @@ from datahall.core.hall import HallPaths
 from datahall.security.keys import KeyRing
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
+from tests.postgres import name_of
 
 CHECKS = ["schema", "migration", "lock", "keys", "database", "free space", "witness", "blobs"]
 
@@ -138,3 +139,17 @@ def test_it_migrates_no_hall_that_is_up_nor_without_being_told_to(paths, tmp_pat
     with pytest.raises(NotFoundError):
         do(HallPaths(tmp_path / "none"))
     assert bad(paths) == {}
+
+
+def test_a_hall_in_postgres_is_looked_over_too(paths, postgres, postgres_url):
+    paths.db.unlink()
+    paths.settings.write_text(f'database = "{postgres_url}"\n')
+    assert bad(paths) == {}
+    with pytest.raises(UserError, match="began with schema"):
+        do(paths, "--migrate", "--yes")
+    empty = postgres.fresh()
+    paths.settings.write_text(f'database = "{empty}"\n')
+    assert bad(paths).keys() == {"schema", "database"}
+    assert postgres.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", database=name_of(empty)) == [(0,)]
+    postgres.drop(empty)
+    assert "check that the server runs" in bad(paths)["database"].run

@@ -8,21 +8,22 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
 
 from datahall.app.origin import origin_of
 from datahall.app.settings import Settings, read_settings, without_password
-from datahall.app.stores import open_catalogue
+from datahall.app.stores import database_url, open_witness
 from datahall.backends.db.engines import said_plainly
 from datahall.backends.db.lock import HallLock
 from datahall.backends.db.schema import check_revision, is_empty, revision_of
 from datahall.backends.db.unfinished import check_finished
-from datahall.backends.witness.file import FileWitness, default_folder
 from datahall.core.clock import SystemClock
 from datahall.core.errors import DatahallError, HallBusyError, IntegrityError, UnavailableError, UserError
 from datahall.core.hall import HallPaths
+from datahall.core.ports import Clock
 from datahall.security.keys import KeyRing
 
 MIN_FREE_BYTES = 1 << 30
@@ -38,22 +39,19 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     run: str = ""
 
 
-def examine(paths: HallPaths, *, witness: Path | None = None) -> list[Finding]:
-    """Return what each look shows, in a fixed order; the hall may be up. `witness` is the witness's folder."""
+def examine(paths: HallPaths, clock: Clock | None = None) -> list[Finding]:
+    """Return what each look shows, in a fixed order; the hall may be up. Raises UserError for settings that cannot be."""
     settings = read_settings(paths)
     looks: dict[str, Callable[[], str]] = {
-        "schema": lambda: _schema(paths.db),
+        "schema": lambda: _schema(settings, paths.db),
         "migration": lambda: _migration(paths.db),
         "lock": lambda: _lock(paths),
         "keys": lambda: _keys(paths),
-        "database": lambda: _database(paths.db),
+        "database": lambda: _database(settings, paths.db),
         "free space": lambda: _free_space(paths.root),
-        "witness": lambda: _witness(paths, witness or default_folder()),
-        "blobs": lambda: _blobs(paths.blobs),
+        "witness": lambda: _witness(settings, paths, clock or SystemClock()),
+        "blobs": lambda: _blobs(settings, paths),
     }
-    if settings.database is not None:  # none of the looks at a file say anything then
-        looks["database"] = lambda: _server(settings, paths)
-        del looks["schema"]
     return [_look(check, look) for check, look in looks.items()]
 
 
@@ -65,11 +63,15 @@ def _look(check: str, look: Callable[[], str]) -> Finding:
         return Finding(check=check, ok=False, said=said, run=error.hint)
 
 
-def _schema(path: Path) -> str:
-    with _opened(path) as connection:
-        is_empty(connection, str(path))
-        revision = revision_of(connection)
-    check_revision(revision, str(path))
+def _schema(settings: Settings, path: Path) -> str:
+    if settings.database is not None:
+        # Only here: whoever has no Postgres has no driver either.
+        revision = str(import_module("datahall.backends.db.schema_postgres").revision_at(database_url(settings)))
+    else:
+        with _opened(path) as connection:
+            is_empty(connection, str(path))
+            revision = revision_of(connection)
+    check_revision(revision, without_password(settings.database or str(path)))
     return f"revision {revision}, as this version needs it"
 
 
@@ -100,7 +102,10 @@ def _keys(paths: HallPaths) -> str:
     return f"{sum(1 for _ in paths.keys.glob('*.key'))} files, the owner's alone"
 
 
-def _database(path: Path) -> str:
+def _database(settings: Settings, path: Path) -> str:
+    if settings.database is not None:
+        import_module("datahall.backends.db.schema_postgres").revision_at(database_url(settings))
+        return "the server answers; its pages are its own to check"
     with _opened(path) as connection:
         found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
     if found != ["ok"]:
@@ -108,16 +113,6 @@ def _database(path: Path) -> str:
             f"the database is damaged: {found[0]}", where=str(path), hint="see what holds with: datahall verify"
         )
     return f"sound, {path.stat().st_size / (1 << 20):,.1f} MiB; the ledger itself is checked by datahall verify"
-
-
-def _server(settings: Settings, paths: HallPaths) -> str:
-    """Open the catalogue elsewhere: that checks its schema, and that nothing stands in the way."""
-    catalogue = open_catalogue(settings, paths, SystemClock(), KeyRing.open(paths.keys))
-    try:
-        newest = catalogue.checkpoint()
-    finally:
-        catalogue.close()
-    return f"{without_password(settings.database or '')} answers; {newest.size if newest else 0:,} entries are signed"
 
 
 def _free_space(folder: Path) -> str:
@@ -132,15 +127,18 @@ def _free_space(folder: Path) -> str:
     return said
 
 
-def _witness(paths: HallPaths, folder: Path) -> str:
+def _witness(settings: Settings, paths: HallPaths, clock: Clock) -> str:
     origin = origin_of(KeyRing.open(paths.keys).signer)
-    note = FileWitness(folder, lambda _old, _new: []).newest(origin)
+    note = open_witness(settings, paths, lambda _old, _new: [], clock).newest(origin)
     if note is None:
-        return f"knows nothing of this hall yet ({folder})"
+        return "it answers, and knows nothing of this hall yet"
     return f"knows the first {int(note.splitlines()[1]):,} entries"
 
 
-def _blobs(folder: Path) -> str:
+def _blobs(settings: Settings, paths: HallPaths) -> str:
+    if settings.blobs is not None:
+        return f"in {without_password(settings.blobs)}, which datahall verify --objects reads"
+    folder = paths.blobs
     if not folder.is_dir():
         raise UnavailableError("the folder of the blobs is gone", where=str(folder), hint="restore it from a backup")
     mode = stat.S_IMODE(folder.stat().st_mode)

@@ -43,7 +43,7 @@ def open_catalogue(settings: Settings, paths: HallPaths, clock: Clock, keys: Key
         return SqliteCatalogue(paths.db, clock, entry_key=keys.entry_key)
     if urlsplit(settings.database).scheme not in {"postgresql", "postgres"}:
         raise _refused(paths, "database", settings.database, "name a database as postgresql://USER@HOST/NAME")
-    return opening.open_catalogue(_with_password(settings), clock, entry_key=keys.entry_key)
+    return opening.open_catalogue(database_url(settings), clock, entry_key=keys.entry_key)
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def witness_files(settings: Settings, origin: str) -> tuple[Path, ...]:
     return tuple(FileWitness(folder, lambda _old, _new: []).path(origin) for folder in folders)
 
 
-def _with_password(settings: Settings) -> str:
+def database_url(settings: Settings) -> str:
     """Return the database's URL with the password that the settings name, which stands in no file."""
     url = settings.database or ""
     if settings.database_password_env is None:

@@ -6,11 +6,27 @@ from sqlalchemy.dialects import postgresql
 
 from datahall.backends.db.advisory import lock, name_of
 from datahall.backends.db.schema import check_revision, definitions
+from datahall.backends.db.server import Server
 from datahall.backends.db.statements import Cursor
 from datahall.backends.db.tables import REVISION
 from datahall.core.errors import UserError
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # so SQLAlchemy types it
+
+
+def revision_at(url: str) -> str:
+    """Return the revision of the hall at `url`, without changing anything.
+
+    Raises UserError for a database that is no hall, UnavailableError where it cannot be reached.
+    """
+    server = Server(url)
+    try:
+        with server.reading() as connection:
+            if connection.exec_driver_sql("SELECT to_regclass('alembic_version') IS NULL").scalar_one():
+                raise UserError("this database is no hall", where=server.where, hint="name another in hall.toml")
+            return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
+    finally:
+        server.close()
 
 
 def prepare_postgres(cursor: Cursor, where: str) -> None:

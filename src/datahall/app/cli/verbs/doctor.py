@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from datahall.app.cli.show import AsJson, coloured, console, print_json, table
 from datahall.app.doctor import examine
+from datahall.app.settings import read_settings
 from datahall.backends.db.lock import HallLock
 from datahall.backends.db.migrate import migrate_sqlite
 from datahall.backends.db.tables import REVISION
@@ -52,6 +53,8 @@ def doctor(
 
 def _migrate(paths: HallPaths, to: str, *, yes: bool, as_json: bool) -> None:
     """Migrate under the hall's lock. Raises HallBusyError while a process has it, UserError where nobody can be asked."""
+    if read_settings(paths).database is not None:
+        raise UserError(f"halls in Postgres began with schema {REVISION}", hint="there is no other to go to")
     if not yes and not sys.stdin.isatty():
         raise UserError("a migration changes the hall's database", hint="say that you want it with: --yes")
     with HallLock(paths.lock):
