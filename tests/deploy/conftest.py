@@ -22,6 +22,8 @@ from datahall.app.lifecycle.evaluate import EvaluateStage
 from datahall.app.lifecycle.stage import StageCall, StageResult
 from datahall.app.origin import origin_of
 from datahall.app.reconciler import Reconciler
+from datahall.app.settings import Settings
+from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.db.telemetry import Telemetry
 from datahall.backends.launch.local import LocalLauncher
@@ -185,7 +187,17 @@ class House(Vandal):
         self.catalogue = SqliteCatalogue(self.paths.db, self.clock, entry_key=self.keys.entry_key)
         self.sequencer = Sequencer(self.catalogue, self.keys.signer, origin_of(self.keys.signer), self.clock)
         launcher = LocalLauncher(self.paths.logs, self.paths.work)
-        self.hall = wiring._wire(self.paths, self.clock, self.keys, self.catalogue, self.sequencer, launcher, launcher)
+        self.hall = wiring._wire(
+            self.paths,
+            Settings(),
+            self.clock,
+            self.keys,
+            self.catalogue,
+            LocalBlobStore(self.paths.blobs),
+            self.sequencer,
+            launcher,
+            launcher,
+        )
         self.stages = dict(self.hall.stages)
         self.job = EvaluateJob(self.clock)
         evaluate = self.stages["evaluate"]
