@@ -63,6 +63,9 @@ class PostgresServer:
     """One server process; ended by its pid."""
 
     def __init__(self, *, durable=False):
+        folder = binaries()
+        if folder is None:
+            pytest.fail("no Postgres to test against: apt-get install postgresql, or pip install pgserver")
         self.folder = Path(tempfile.mkdtemp(prefix="datahall-pg-"))
         self._settings = (*_ALWAYS, *(() if durable else _FAST))
         # Postgres refuses to run as root, so there it runs as a user who may do nothing else.
@@ -73,9 +76,6 @@ class PostgresServer:
         self._numbers = itertools.count()
         self._idle = []
         self._revision = None
-        folder = binaries()
-        if folder is None:
-            pytest.fail("no Postgres to test against: apt-get install postgresql, or pip install pgserver")
         made = self._run(
             folder / "initdb", "-D", self.folder / "data", "-U", "hall", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"
         )

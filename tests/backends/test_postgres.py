@@ -27,6 +27,7 @@ from datahall.ledger.sequencer import integrate
 from datahall.security.signing import Ed25519Signer
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
+from tests import postgres as server
 from tests.postgres import name_of, running
 
 KEY = b"k" * 32
@@ -369,3 +370,9 @@ def test_readers_cannot_write(catalogue):
 def test_characters_that_postgres_has_no_text_for_are_kept(catalogue, odd):
     declare(catalogue, odd)
     assert catalogue.get(App, "tumours") == odd
+
+
+def test_where_no_server_can_be_started_a_test_fails_and_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(server, "binaries", lambda: None)
+    with pytest.raises(pytest.fail.Exception, match="apt-get install postgresql, or pip install pgserver"):
+        server.PostgresServer()
