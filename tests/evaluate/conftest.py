@@ -11,7 +11,7 @@ import pytest
 
 from datahall.backends.blobs.memory import MemoryBlobStore
 from datahall.core.errors import UnavailableError
-from datahall.core.records import Claim, Column, Evidence, EvidenceKey, Grant
+from datahall.core.records import Claim, Column, Evidence, EvidenceKey, Grant, Particulars
 from datahall.data.frames import ROW, SUBJECT, to_parquet
 from datahall.engines.bundle import bundle_digest
 from datahall.engines.open import open_predictor
@@ -146,10 +146,17 @@ class Stage:
         signer = Ed25519Signer.from_private(request.signing_key)
         names = {each.bundle: each.candidate for each in request.contenders}
         found = {}
-        for bundle, name, envelope in self.run(request, **arguments).envelopes:
+        result = self.run(request, **arguments)
+        stored = {grant.digest: self.blobs.get(grant, team=TEAM) for grant in result.particulars}
+        for bundle, name, envelope in result.envelopes:
             opened = dsse_open(envelope, {signer.key_id: signer.public_key})
             subject, measurement = read_statement(opened.payload_type, opened.payload)
             assert (subject, measurement.claim) == (bundle, name)
+            assert measurement.groups == {}, "the names of groups are no part of what is signed"
+            if measurement.particulars:
+                more = msgspec.json.decode(stored[measurement.particulars], type=Particulars)
+                details = {**measurement.details, **more.details}
+                measurement = msgspec.structs.replace(measurement, groups=more.groups, details=details)
             found[names[bundle], name] = measurement
         return found
 

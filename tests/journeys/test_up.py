@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import socket
+import threading
+from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
 
 BODY = json.dumps({"petal": 3, "sepal": 2, "colour": "red"}).encode()
@@ -48,6 +52,66 @@ def test_a_killed_control_is_replaced_while_answers_keep_coming(sturdy, kit):
     assert set(poll.versions) == {"flowers@1.0.0"}
     assert (only(sturdy, "replica"), only(sturdy, "gateway")) == (replica, gateway)
     assert [line["pid"] for line in status["replicas"]] == [replica], "the new control adopted what it found"
+
+
+class Issuer:
+    """Issues keys without a pause, each call repeated with its idempotency key until it is answered."""
+
+    def __init__(self, place, number):
+        self.keys, self.problems = {}, []
+        self._client, self._number = place.client(), number
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._issue, daemon=True)
+
+    def _issue(self):
+        for count in itertools.count():
+            name, said = f"issued {self._number} {count}", None
+            while not self._ending.is_set() and said is None:
+                said = self._ask(name)
+            if self._ending.is_set():
+                return
+            self.keys[name] = said["key"]
+
+    def _ask(self, name):
+        body, headers = {"name": name, "scopes": ["predict"]}, {"Idempotency-Key": name.replace(" ", "-")}
+        try:
+            said = self._client.post("/api/v1/keys", json=body, headers=headers)
+        except httpx.HTTPError:  # the gateway itself never goes away here, but a spliced answer may be cut off
+            return None
+        if said.status_code == 201:
+            return said.json()
+        if said.status_code not in {502, 503}:
+            self.problems.append(said.text)
+        self._ending.wait(0.02)
+        return None
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ending.set()
+        self._thread.join(60)
+        self._client.close()
+
+
+@pytest.mark.parametrize("num_kills", [2, pytest.param(10, marks=pytest.mark.torture)])
+def test_keys_issued_while_control_is_killed_are_there_once_and_answers_go_on(sturdy, kit, num_kills):
+    with kit.Poll(sturdy) as poll, Issuer(sturdy, num_kills) as one, Issuer(sturdy, -num_kills) as other:
+        for _ in range(num_kills):
+            before = len(one.keys), len(other.keys)
+            kit.eventually(lambda: len(one.keys) > before[0] + 1 and len(other.keys) > before[1] + 1, what="keys")  # noqa: B023  (called at once)
+            os.kill(only(sturdy, "control"), signal.SIGKILL)
+        before = len(one.keys)
+        kit.eventually(lambda: len(one.keys) > before, what="a key after the last kill")
+    issued = {**one.keys, **other.keys}
+    assert (poll.failures, one.problems + other.problems) == ([], [])
+    with sturdy.client() as client:
+        listed = Counter(key["name"] for key in client.get("/api/v1/keys").json())
+    assert {name: listed[name] for name in issued} == dict.fromkeys(issued, 1)
+    assert not [name for name, number in listed.items() if number > 1], "nor was one issued twice that nobody heard of"
+    with sturdy.client(issued.popitem()[1]) as client:
+        assert client.post("/predict/flowers", content=BODY).status_code == 200
 
 
 def test_while_control_is_away_answers_go_on_and_the_rest_waits_in_words(sturdy, kit):
