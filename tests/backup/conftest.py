@@ -31,9 +31,9 @@ from datahall.testing.catalogue import app, declare
 CANARY = b"canary-of-the-hall"
 
 
-def answer(log, gateway="g1"):
+def answer(log, more=0, gateway="g1"):
     fields = dict.fromkeys(Answer.__struct_fields__, CANARY.decode())
-    numbers = {"sequence": log.next_sequence, "at_ns": 1, "route_revision": 1, "num_rows": 1, "latency_us": 1}
+    numbers = {"sequence": log.next_sequence + more, "at_ns": 1, "route_revision": 1, "num_rows": 1, "latency_us": 1}
     return Answer(**{**fields, **numbers, "gateway": gateway, "salt": b"s" * 16})
 
 
@@ -54,11 +54,13 @@ class Built:
         declare(self.catalogue, app(CANARY.decode()))
         for _ in range(num_objects):
             self.store(object_bytes)
-        self.log = AnswerLog(self.paths.answers, "g1", now_ns=0)
+        self.log = AnswerLog(self.paths.answers, "g1", self.keys.answer_key, now_ns=0)
         for _ in range(2):
-            self.log.append([answer(self.log), answer(self.log)])
+            self.log.append([answer(self.log), answer(self.log, 1)])
             self.log.rotate(0, force=True)
-        Sealer(self.catalogue, self.paths.answers, self.clock).seal()
+        Sealer(self.catalogue, self.vault, self.paths.answers, self.keys.answer_key, self.clock).seal()
+        self.log.append([answer(self.log)])
+        self.log.rotate(0, force=True)
         self.log.append([answer(self.log)])
         (self.paths.reports / "tumours.html").write_bytes(CANARY * 3)
         self.integrate()

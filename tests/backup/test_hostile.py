@@ -105,12 +105,12 @@ class Credulous(Archive):
 def test_without_tags_and_digests_an_altered_backup_would_be_restored(small, kit, tmp_path, monkeypatch):
     """The control: each of the two checks refuses the altered object; with both off it comes back as something else."""
     with Archive.open(small.file, small.keys) as archive:
-        (member,) = [each for each in archive.manifest.members if each.packing == "stored"]
+        member = next(each for each in archive.manifest.members if each.packing == "stored")
     altered = bytearray(small.data)
     altered[member.offset + 100] ^= 1
     file = tmp_path / "altered.dhb"
     file.write_bytes(altered)
-    with pytest.raises(IntegrityError, match="frame 1 of member 1"):
+    with pytest.raises(IntegrityError, match="frame 1 of member"):
         kit.restore(file, small.paths.keys, tmp_path / "a", archive=Credulous)
     monkeypatch.setattr(reader, "FrameCipher", Blind)
     with pytest.raises(IntegrityError, match="not those that the manifest names"):

@@ -32,14 +32,18 @@ from datahall.testing.catalogue import app, declare
 def test_a_hall_comes_back_whole_on_another_place(hall, kit, tmp_path):
     said = hall.back_up(tmp_path / "b.dhb")
     before = hall.catalogue.entries()
-    answers = {path.name: read_segment(path).answers for path in segment_files(hall.paths.answers)}
+    answers = {
+        path.name: read_segment(path, hall.keys.answer_key).answers for path in segment_files(hall.paths.answers)
+    }
     restored, paths = kit.restore(tmp_path / "b.dhb", hall.paths.keys, tmp_path / "other" / "hall")
     entries, checkpoint = kit.assert_whole(paths)
     assert entries == before
     assert (restored.num_entries, restored.at) == (said.num_entries, said.at) == (len(before), said.at)
     assert checkpoint == hall.catalogue.checkpoint()
     assert restored.num_signed == said.num_signed == checkpoint.size
-    assert {path.name: read_segment(path).answers for path in segment_files(paths.answers)} == answers
+    assert {
+        path.name: read_segment(path, hall.keys.answer_key).answers for path in segment_files(paths.answers)
+    } == answers
     assert (paths.reports / "tumours.html").read_bytes() == kit.CANARY * 3
     assert said.size_bytes == (tmp_path / "b.dhb").stat().st_size
     assert {path.stat().st_mode & 0o077 for path in [paths.root, *paths.root.rglob("*")]} == {0}
@@ -53,7 +57,7 @@ def test_nothing_of_the_hall_can_be_read_in_the_file_and_no_key_is_in_it(hall, k
     assert len(secrets) == 4
     plain = [kit.CANARY, b"ward", b"tumours.html", b"SQLite format 3", *secrets]
     assert [word for word in plain if word in data] == []
-    stored = b"".join(path.read_bytes() for path in [hall.paths.db, *segment_files(hall.paths.answers)])
+    stored = b"".join(path.read_bytes() for path in hall.paths.root.glob("hall.db*"))
     assert kit.CANARY in stored, "the control: the hall's own files do hold it"
     with Archive.open(tmp_path / "b.dhb", hall.keys) as archive:
         names = [member.name for member in archive.manifest.members]

@@ -60,9 +60,7 @@ class Operations:
     def __init__(self, hall, control):
         self._hall, self._control, self._catalogue = hall, control, hall.catalogue
         # No grace: what a job has stored is garbage until its act names it, so the two race all the time.
-        self._collector = Collector(
-            hall.catalogue, wiring.LocalBlobStore(hall.paths.blobs), hall.catalogue.leases, hall.clock, grace_s=0
-        )
+        self._collector = Collector(hall.catalogue, hall.blobs, hall.catalogue.leases, hall.clock, grace_s=0)
         self._publishing, self._running, self._collecting = threading.Lock(), threading.Lock(), threading.Lock()
         self._busy = set()
 

@@ -239,7 +239,9 @@ def test_the_answer_log_goes_on_sealing_and_loses_nothing(tmp_path, jump):
         asyncio.run(recorder.tick())
     recorder.close()
     files = segment_files(tmp_path)
-    assert [answer.sequence for file in files for answer in read_segment(file).answers] == list(range(6))
+    assert [answer.sequence for file in files for answer in read_segment(file, config.answer_key).answers] == list(
+        range(6)
+    )
     assert len(files) == 6, "each was sealed after its minute"
 
 
