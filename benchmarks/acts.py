@@ -16,13 +16,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import msgspec
 
+from datahall.backends.db import acts, sqlite
 from datahall.backends.db.engines import connect
 from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.backends.db.statements import Statements
 from datahall.core.clock import SystemClock
 from datahall.core.records import Act, App, Change
 
@@ -99,6 +103,41 @@ def watch(catalogue: SqliteCatalogue) -> tuple[list[int], list[float]]:
     return groups, commits_s
 
 
+def where_time_goes(folder: Path, num_writers: int, num_acts: int) -> tuple[dict[str, float], float]:
+    """Return where the processor's time of an act goes, as shares, and how much of the wall's time waits for COMMIT.
+
+    Each part is timed by its own thread's clock, so that waiting for the interpreter's lock counts for none of them.
+    """
+    spent: dict[str, float] = {"SQL layer": 0.0, "JSON": 0.0, "hashing": 0.0}
+    parts = {
+        "SQL layer": [(Statements, name) for name in ("next_seq", "stored", "put", "insert", "call")],
+        "JSON": [(acts, "record_body"), (acts, "entry_body"), (acts, "canonical_json"), (sqlite, "read_entry")],
+        "hashing": [(acts, "digest_bytes"), (acts, "voucher")],
+    }
+    with ExitStack() as stack:
+        for part, places in parts.items():
+            for owner, name in places:
+                stack.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name), part, spent)))
+        began = time.process_time()
+        run = ours(folder, num_writers, num_acts)
+        total_s = time.process_time() - began
+    found = {part: seconds / total_s for part, seconds in spent.items()}
+    return {**found, "the rest": 1 - sum(found.values())}, run.commit_share
+
+
+def timed(work: Callable[..., object], part: str, spent: dict[str, float]) -> Callable[..., object]:
+    """Return `work`, its processor time added to a part's."""
+
+    def measured(*arguments: object, **options: object) -> object:
+        began = time.thread_time()
+        try:
+            return work(*arguments, **options)
+        finally:
+            spent[part] += time.thread_time() - began
+
+    return measured
+
+
 def raw(folder: Path, groups: Sequence[int]) -> Measured:
     """Write the same rows in the same groups over the driver."""
     path = folder / "raw.db"
@@ -160,6 +199,18 @@ def main() -> None:
         shares = [statistics.median(run.commit_share for run in side) for side in zip(*pairs, strict=True)]
         print(
             f"{writers:>7} {speed:>9.0f} {peer:>11.0f} {ratio:>6.2f} {size:>14.1f} {shares[0]:>10.0%} {shares[1]:>14.0%}"
+        )
+
+    print(
+        "\nwhere the processor's time of an act goes (measured apart, which slows it), and the wall's share in COMMIT"
+    )
+    for writers in NUM_WRITERS:
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            found, waiting = where_time_goes(Path(folder), writers, options.acts if writers > 1 else options.acts // 4)
+        print(
+            f"{writers:>7} "
+            + ", ".join(f"{part} {share:.0%}" for part, share in found.items())
+            + f"; in COMMIT {waiting:.0%}"
         )
 
 

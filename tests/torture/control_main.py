@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from datahall.app import wiring
+from datahall.app import stores, wiring
 from datahall.app.collection import Collector
 from datahall.app.control import Control
 from datahall.app.http.api import ApiRoute, _guarded, _once, make_api
@@ -318,5 +318,5 @@ def end_with(pipe):
 
 if __name__ == "__main__":
     if "--early" in sys.argv:
-        wiring.SqliteCatalogue = EarlyCatalogue
+        stores.SqliteCatalogue = EarlyCatalogue
     (breed if "--zygote" in sys.argv else serve)(Path(sys.argv[1]))

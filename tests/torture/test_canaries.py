@@ -105,7 +105,6 @@ def test_the_report_still_names_the_groups_to_whoever_may_read_it(lived):
     assert lived.canaries["group"] in lived.report
 
 
-@pytest.mark.xfail(strict=True, reason="the answer log is written in clear on this branch; encrypted, this passes")
 def test_the_answer_log_does_not_tell_who_asked(lived):
     assert scanned(lived.hall / "answers", lived, "principal") == []
 

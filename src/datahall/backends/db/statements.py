@@ -6,7 +6,7 @@ Both databases take the same statements; executing them through SQLAlchemy costs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -121,10 +121,13 @@ def _marks(num: int) -> str:
     return ", ".join("?" * num)
 
 
-def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield the rows in pieces of a few sizes only."""
-    start = 0
+def _chunks(rows: Sequence[T]) -> Sequence[Sequence[T]]:
+    """Return the rows in pieces of a few sizes only."""
+    if len(rows) == 1:  # a lone act has one row for most tables
+        return (rows,)
+    pieces, start = [], 0
     for size in _CHUNKS:
         while len(rows) - start >= size:
-            yield rows[start : start + size]
+            pieces.append(rows[start : start + size])
             start += size
+    return pieces
