@@ -44,12 +44,13 @@ format: test-env ## format the code and mend what can be mended
 docs: run-env ## write docs/reference anew from the code
 	$(PY) tools/reference.py
 
-bench: run-env ## measure what we claim about speed (on a quiet machine)
+bench: test-env ## measure what we claim about speed (on a quiet machine)
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/answer_log.py
 	$(PY) benchmarks/acts.py
 	$(PY) benchmarks/ledger.py
 	$(PY) benchmarks/blobs.py
+	$(PY) benchmarks/postgres.py
 
 mutants: test-env ## the long mutation study of gate, ledger and signing
 	$(PY) tools/mutate.py
