@@ -10,9 +10,12 @@ from datahall.app.calls import Calls, once_of
 from datahall.app.control import Control
 from datahall.app.http.api import ROUTES, make_api
 from datahall.app.owner import ensure_owner
+from datahall.app.vault import Vault
+from datahall.backends.blobs.memory import MemoryBlobStore
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core.errors import ConflictError, UserError
-from datahall.core.records import Act, ApiKey
+from datahall.core.hall import HallPaths
+from datahall.core.records import Act, ApiKey, Artifact
 from datahall.security.keys import KeyRing
 from datahall.testing.clock import AutoClock
 
@@ -25,7 +28,9 @@ def hall(tmp_path):
     keys = KeyRing.open(tmp_path / "keys", create=True)
     catalogue = SqliteCatalogue(tmp_path / "hall.db", clock, entry_key=keys.entry_key)
     ensure_owner(catalogue, keys, clock)
-    yield SimpleNamespace(catalogue=catalogue, clock=clock, keys=keys, paths=SimpleNamespace(root=tmp_path))
+    vault = Vault(catalogue, MemoryBlobStore(), keys)
+    paths = HallPaths(tmp_path)
+    yield SimpleNamespace(catalogue=catalogue, clock=clock, keys=keys, vault=vault, paths=paths)
     catalogue.close()
 
 
@@ -108,6 +113,29 @@ def test_what_is_kept_says_nothing_and_fits_nowhere_else(hall):
     assert calls.answered(two) is None
     with pytest.raises(ConflictError):
         calls.answered(once_of("1", "me", "POST", "/", b"{} "))
+
+
+@pytest.mark.parametrize("retire", [True, False])
+def test_rotations_at_once_with_one_key_are_one_and_all_is_readable_afterwards(hall, ask, retire):
+    changes = [hall.vault.store("main", b"%d" % number, "text/plain")[1] for number in range(20)]
+    hall.catalogue.act(Act(kind="step.completed", actor="t", changes=tuple(one for (one,) in changes)))
+    call = ("POST", "/api/v1/keys/rotate", "k-1", {"retire": retire})
+    said = ask(call, call, call)
+    assert {each.status_code for each in said} == {200}
+    assert len({each.content for each in said}) == 1
+    assert sorted(each.headers.get("Idempotency-Replayed", "false") for each in said) == ["false", "true", "true"]
+    fresh = KeyRing.open(hall.paths.keys)
+    assert fresh.num_masters == 2 - retire
+    for artifact in hall.catalogue.find(Artifact):
+        fresh.unwrap(artifact.wrapped_key, team=artifact.team, object=artifact.object)
+    assert [entry.kind for entry in hall.catalogue.entries()].count("keys.rotated") == 1
+
+
+def test_without_a_key_each_rotation_counts(hall, ask):
+    """The control: three calls, three master keys, one after another."""
+    call = ("POST", "/api/v1/keys/rotate", None, {})
+    assert sorted(each.json()["num_masters"] for each in ask(call, call, call)) == [2, 3, 4]
+    assert KeyRing.open(hall.paths.keys).num_masters == 4
 
 
 def test_every_route_that_changes_something_honours_a_key():

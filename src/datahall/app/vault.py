@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import msgspec
 
 from datahall.core.errors import ConflictError, NotFoundError
 from datahall.core.ports import BlobStore, Catalogue
-from datahall.core.records import Act, Artifact, Change, Grant, Tree
+from datahall.core.records import Act, Artifact, Change, Grant, RetiredMaster, Tree
 from datahall.security.opening import check_object_whole
 from datahall.security.trees import MANIFEST_TYPE, PACK_TYPE, tree_of
 
@@ -114,6 +114,17 @@ class Vault:
                 num_done += self._rewrap(old[first : first + _REWRAP_BATCH], actor)
                 told(num_done, len(old))
         return num_done
+
+    def condemn_masters(self, ids: Iterable[str], *, actor: str) -> None:
+        """See to it that no act names a data key under one of these master keys any more.
+
+        `rewrap` once more, and they can be destroyed: whoever wrapped under one before is refused and stores again.
+        """
+        known = {found.id for found in self._catalogue.find(RetiredMaster)}
+        changes = tuple(Change(new=RetiredMaster(id=key_id)) for key_id in ids if key_id not in known)
+        if changes:
+            body = {"num_keys": len(changes)}
+            self._catalogue.act(Act(kind="keys.retired", actor=actor, body=body, changes=changes))
 
     def _rewrap(self, artifacts: list[Artifact], actor: str) -> int:
         changes = tuple(Change(old=one, new=self._wrapped_anew(one)) for one in artifacts)
