@@ -235,6 +235,35 @@ def test_rotations_beside_a_load_lose_nothing_that_was_acknowledged(world):
     assert world.catalogue.find(RetiredMaster) != []
 
 
+def test_a_reader_beside_a_retirement_looks_again(world, monkeypatch):
+    """The reader has the artifact as it was, and the key over it is destroyed before it can use it."""
+    digest = world.store(b"read")
+    unwrap, meanwhile = world.keys.unwrap, [world.rotate]
+
+    def late(_ring, wrapped, **bound):
+        if meanwhile:
+            meanwhile.pop()()
+        return unwrap(wrapped, **bound)
+
+    monkeypatch.setattr(KeyRing, "unwrap", late)
+    assert world.vault.read(TEAM, digest) == b"read"
+
+
+def test_an_erasure_beside_a_rotation_erases(world, monkeypatch):
+    digest = world.store(b"Erika")
+    get, meanwhile = world.catalogue.get, [lambda: world.control.rotate_keys(retire=False)]
+
+    def early(kind, record_id):
+        found = get(kind, record_id)
+        if meanwhile:
+            meanwhile.pop()()
+        return found
+
+    monkeypatch.setattr(world.catalogue, "get", early)
+    world.vault.erase(TEAM, digest, actor="owner")
+    assert world.catalogue.find(Artifact) == []
+
+
 def test_a_writer_who_comes_after_the_retirement_is_refused_and_stores_again(world):
     digest, changes = world.vault.store(TEAM, b"slow", "text/plain")
     world.rotate()

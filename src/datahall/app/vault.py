@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from datahall.core.errors import ConflictError, NotFoundError
+from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
 from datahall.core.ports import BlobStore, Catalogue
 from datahall.core.records import Act, Artifact, Change, Grant, RetiredMaster, Tree
 from datahall.security.opening import check_object_whole
@@ -40,7 +40,14 @@ class Vault:
     def grant(self, team: str, digest: str) -> Grant:
         """Return the right to read one artifact. Raises NotFoundError."""
         artifact = self._catalogue.get(Artifact, f"{team}/{digest}")
-        key = self._keys.unwrap(artifact.wrapped_key, team=team, object=artifact.object)
+        try:
+            key = self._keys.unwrap(artifact.wrapped_key, team=team, object=artifact.object)
+        except IntegrityError:
+            before, artifact = artifact, self._catalogue.get(Artifact, artifact.id)
+            if artifact == before:
+                raise
+            # It was wrapped anew since it was read, and the key that was over it is destroyed.
+            key = self._keys.unwrap(artifact.wrapped_key, team=team, object=artifact.object)
         return Grant(digest=digest, object=artifact.object, size_bytes=artifact.size_bytes, key=key)
 
     def read(self, team: str, digest: str) -> bytes:
@@ -64,8 +71,9 @@ class Vault:
     def keep(self, team: str, made: list[tuple[Grant, str]]) -> tuple[Change, ...]:
         """Return the changes that turn objects that a job stored into artifacts.
 
-        What is already kept under the same digest is kept once: the new object is removed again. Raises IntegrityError
-        where an object is not what the job's grant says: from here on its digest is believed.
+        What is already kept under the same digest is kept once. The new object is left to garbage collection: on a
+        job's word alone nothing is removed, for it may name any object. Raises IntegrityError where an object is not
+        what the job's grant says: from here on its digest is believed.
         """
         return self._keep(team, made, check=True)
 
@@ -73,10 +81,7 @@ class Vault:
         made_here: dict[str, Artifact] = {}
         for grant, media_type in made:
             name = f"{team}/{grant.digest}"
-            kept = made_here.get(name) or self._find(name)
-            if kept is not None:
-                if kept.object != grant.object:  # a tree names packs of an earlier one again: those are what is kept
-                    self._blobs.delete(grant.object, team=team)
+            if name in made_here or self._find(name) is not None:
                 continue
             if check:
                 check_object_whole(self._blobs, grant, team=team)
@@ -99,8 +104,12 @@ class Vault:
         """
         artifact = self._catalogue.get(Artifact, f"{team}/{digest}")
         body = {"artifact": artifact.id, "object": artifact.object}
-        self._catalogue.act(Act(kind="artifact.erased", actor=actor, body=body, changes=(Change(old=artifact),)))
-        self.remove(artifact)
+        try:
+            self._catalogue.act(Act(kind="artifact.erased", actor=actor, body=body, changes=(Change(old=artifact),)))
+        except ConflictError:  # its data key was wrapped anew meanwhile, or somebody else erased it
+            self.erase(team, digest, actor=actor)
+        else:
+            self.remove(artifact)
 
     def rewrap(self, *, actor: str, told: Callable[[int, int], None] = lambda _done, _all: None) -> int:
         """Wrap every data key that lies under an older master key under the newest; return how many.
