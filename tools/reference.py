@@ -111,7 +111,7 @@ $ curl -s -H "Authorization: Bearer $KEY" -d "{}" http://127.0.0.1:7400/predict/
 
 CONTROL_TEXT = (
     "The gateway passes everything else on to control, byte for byte. While control is down these answer 503, and the routes "
-    "above go on.\n\nEvery call that changes something takes the header `Idempotency-Key: TEXT` (a UUID, say): sent again with the same "
+    "above go on.\n\nEvery call that changes something, but a backup, takes the header `Idempotency-Key: TEXT` (a UUID, say): sent again with the same "
     "key, by the same caller, it does nothing and gets the first answer once more, with `Idempotency-Replayed: true`; the same key with "
     "another request is 409. Answers are kept for the last 100,000 acts, sealed."
 )

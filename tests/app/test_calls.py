@@ -1,6 +1,7 @@
 """Mutating calls with an idempotency key: one effect and one answer, however often and from how many sides they come."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 
 import httpx
@@ -129,6 +130,36 @@ def test_rotations_at_once_with_one_key_are_one_and_all_is_readable_afterwards(h
     for artifact in hall.catalogue.find(Artifact):
         fresh.unwrap(artifact.wrapped_key, team=artifact.team, object=artifact.object)
     assert [entry.kind for entry in hall.catalogue.entries()].count("keys.rotated") == 1
+
+
+def test_a_key_that_is_revoked_again_was_revoked_when_it_was(hall, ask):
+    (made,) = ask(("POST", "/api/v1/keys", None, BODY))
+    call = ("DELETE", f"/api/v1/keys/{made.json()['status']['id']}", None, None)
+    first = ask(call)
+    (before,) = issued(hall)
+    hall.clock.advance(60)
+    again = ask(call)
+    assert [said.json()["state"] for said in (*first, *again)] == ["revoked", "revoked"]
+    assert issued(hall) == [before]
+
+
+def test_a_backup_takes_no_key_and_says_so(hall, ask, tmp_path):
+    file = tmp_path / "b.dhb"
+    (said,) = ask(("POST", "/api/v1/backups", "k-1", {"file": str(file)}))
+    assert (said.status_code, "takes no Idempotency-Key" in said.json()["error"]) == (400, True)
+    assert not file.exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_mistake_of_ours_ends_a_stream_with_words(hall, ask, tmp_path, monkeypatch):
+    def fail(*_args):
+        raise ZeroDivisionError("Erika, 34")
+
+    monkeypatch.setattr(Control, "backup", fail)
+    (said,) = ask(("POST", "/api/v1/backups", None, {"file": str(tmp_path / "b.dhb")}))
+    last = json.loads(said.content.splitlines()[-1])
+    assert (last["event"], last["hint"]) == ("broke", "see: datahall logs control")
+    assert "Erika" not in said.text
 
 
 def test_without_a_key_each_rotation_counts(hall, ask):

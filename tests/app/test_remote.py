@@ -62,16 +62,15 @@ def test_a_rotation_takes_as_long_as_it_takes(ask):
 
 
 def test_what_is_named_cannot_change_what_is_asked(ask):
-    missing = httpx.Response(404, json={"error": "no such", "kind": "NotFoundError", "hint": "", "where": "app.yaml"})
+    missing = httpx.Response(404, json={"error": "no such", "kind": "NotFoundError", "hint": ""})
     remote, seen = ask(missing, missing, missing)
     for call in (
         lambda: remote.report("../keys?x=1#y"),
         lambda: remote.provenance("a/b"),
         lambda: remote.revoke_key("a/b"),
     ):
-        with pytest.raises(NotFoundError) as caught:
+        with pytest.raises(NotFoundError):
             call()
-        assert caught.value.where == "app.yaml"
     assert [request.url.raw_path for request in seen] == [
         b"/api/v1/apps/..%2Fkeys%3Fx%3D1%23y/report",
         b"/api/v1/answers/a%2Fb/provenance",

@@ -269,8 +269,10 @@ class Control:
         return tuple(self._key_status(key) for key in self._hall.catalogue.find(ApiKey))
 
     def revoke_key(self, key_id: str, *, once: Once | None = None) -> KeyStatus:
-        """Make a key worthless; gateways know within a second."""
+        """Make a key worthless; gateways know within a second. One that is worthless stays so since when it was."""
         key = self._hall.catalogue.get(ApiKey, key_id)
+        if key.revoked_at_ns is not None:
+            return self._key_status(key)
         revoked = msgspec.structs.replace(key, revoked_at_ns=self._hall.clock.now_ns())
         status = self._key_status(revoked)
         self._act("key.revoked", {"key": key_id}, Change(old=key, new=revoked), once, status)

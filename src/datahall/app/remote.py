@@ -156,7 +156,6 @@ def _error(said: httpx.Response) -> errors.DatahallError:
     event = Broke(
         error=body.get("kind", ""),
         what=body.get("error", ""),
-        where=body.get("where", ""),
         hint=body.get("hint", ""),
         problems=tuple(body.get("problems", ())),
     )

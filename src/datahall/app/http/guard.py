@@ -70,8 +70,6 @@ def install_errors(app: FastAPI) -> None:
     async def _said(request: Request, error: DatahallError) -> JSONResponse:
         del request
         body: dict[str, Any] = {"error": error.what, "kind": type(error).__name__, "hint": error.hint}
-        if error.where:
-            body["where"] = error.where
         if isinstance(error, SpecError):
             body["problems"] = [problem.as_dict() for problem in error.problems]
         headers = {"Retry-After": "1"} if isinstance(error, UnavailableError) else None
