@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 import psycopg
 import pytest
@@ -382,6 +382,25 @@ def test_a_disk_that_is_full_is_said_to_be(catalogue):
     with pytest.raises(StorageFullError, match="no room"):
         catalogue.transact(work)
     assert declare(catalogue, app()).seq == 0
+
+
+@pytest.mark.parametrize("swallow", [True, False])
+def test_a_commit_that_took_the_transaction_back_is_no_commit(catalogue, swallow):
+    """A server answers COMMIT of an aborted transaction with ROLLBACK, and without an error."""
+
+    def work(cursor):
+        cursor.execute("INSERT INTO leases (name, holder, token, beats, ttl_ms) VALUES ('kept', '', 1, 1, 1)")
+        if swallow:
+            with suppress(psycopg.Error):
+                cursor.execute("SELECT 1 / 0")
+
+    if swallow:
+        with pytest.raises(UnavailableError, match="took a transaction back"):
+            catalogue.transact(work)
+    else:  # the control
+        catalogue.transact(work)
+    there = catalogue.transact(lambda cursor: cursor.execute("SELECT 1 FROM leases WHERE name = 'kept'").fetchone())
+    assert (there is None) == swallow
 
 
 def test_readers_cannot_write(catalogue):

@@ -67,7 +67,7 @@ class Server:
             try:
                 cursor = connection.cursor()
                 result = work(cursor)
-                step(f"{at}/commit", partial(cursor.execute, "COMMIT"))
+                step(f"{at}/commit", partial(self._commit, cursor))
             except BaseException:  # whatever stopped it, none of it may stay
                 _take_back(pooled, connection)
                 raise
@@ -121,6 +121,13 @@ class Server:
                 where=self.where,
                 hint="try again in a moment",
             ) from None
+
+    def _commit(self, cursor: psycopg.Cursor[Any]) -> None:
+        cursor.execute("COMMIT")
+        if (
+            cursor.statusmessage != "COMMIT"
+        ):  # what an aborted transaction is told: it was rolled back, without an error
+            raise UnavailableError("the database took a transaction back", where=self.where, hint="run it again")
 
     def _begin(self) -> tuple[PoolProxiedConnection, psycopg.Connection[Any]]:
         """Return a connection in a writing transaction; those that a restart of the server cut are replaced."""
