@@ -13,12 +13,12 @@ ENTRY_KINDS = (
     "hall.created key.issued key.revoked app.declared environment.seen step.started step.completed step.failed "
     "step.interrupted holdout.opened verdict.given version.registered version.revoked deployment.opened "
     "deployment.retired replica.started replica.changed routes.published answers.sealed answers.erased entry.void "
-    "run.answered blobs.condemned blobs.pardoned artifact.erased keys.rotated keys.rewrapped"
+    "run.answered blobs.condemned blobs.pardoned artifact.erased keys.rotated keys.rewrapped keys.retired"
 )
 PORTS = "Answerer BlobStore Catalogue Clock Coordinator Launcher LedgerStore Predictor Process Signer Witness"
 TABLES = (
     "answer_segment api_key app artifact bundle candidate deployment environment evidence evidence_key garbage holdout policy replica "
-    "route_table run snapshot step verdict version"
+    "retired_master route_table run snapshot step verdict version"
 )
 MODELS = "boosting forest logistic mlp ridge"
 CLAIMS = "accuracy calibration fairness improvement latency stability"

@@ -42,6 +42,7 @@ ENTRY_MEANINGS = {
     "artifact.erased": "an artifact was erased: the only copy of its data key is gone, and its object follows",
     "keys.rotated": "a new master key wraps data keys from now on, or the old ones were destroyed",
     "keys.rewrapped": "data keys were wrapped anew under the newest master key",
+    "keys.retired": "old master keys are about to be destroyed; no act can name a data key under one any more",
     "run.answered": "a lifecycle that was asked for with an idempotency key has ended; its answer is kept",
     "answers.sealed": "a closed segment of the answer log was taken into the blob store; the entry holds its Merkle root",
     "answers.erased": "records of answers were erased from a segment; their leaves and the segment's root stay",
@@ -110,7 +111,7 @@ $ curl -s -H "Authorization: Bearer $KEY" -d "{}" http://127.0.0.1:7400/predict/
 
 CONTROL_TEXT = (
     "The gateway passes everything else on to control, byte for byte. While control is down these answer 503, and the routes "
-    "above go on.\n\nEvery call that changes something takes the header `Idempotency-Key: TEXT` (a UUID, say): sent again with the same "
+    "above go on.\n\nEvery call that changes something, but a backup, takes the header `Idempotency-Key: TEXT` (a UUID, say): sent again with the same "
     "key, by the same caller, it does nothing and gets the first answer once more, with `Idempotency-Replayed: true`; the same key with "
     "another request is 409. Answers are kept for the last 100,000 acts, sealed."
 )

@@ -1,6 +1,7 @@
 """Mutating calls with an idempotency key: one effect and one answer, however often and from how many sides they come."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 
 import httpx
@@ -10,9 +11,12 @@ from datahall.app.calls import Calls, once_of
 from datahall.app.control import Control
 from datahall.app.http.api import ROUTES, make_api
 from datahall.app.owner import ensure_owner
+from datahall.app.vault import Vault
+from datahall.backends.blobs.memory import MemoryBlobStore
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core.errors import ConflictError, UserError
-from datahall.core.records import Act, ApiKey
+from datahall.core.hall import HallPaths
+from datahall.core.records import Act, ApiKey, Artifact
 from datahall.security.keys import KeyRing
 from datahall.testing.clock import AutoClock
 
@@ -25,7 +29,9 @@ def hall(tmp_path):
     keys = KeyRing.open(tmp_path / "keys", create=True)
     catalogue = SqliteCatalogue(tmp_path / "hall.db", clock, entry_key=keys.entry_key)
     ensure_owner(catalogue, keys, clock)
-    yield SimpleNamespace(catalogue=catalogue, clock=clock, keys=keys, paths=SimpleNamespace(root=tmp_path))
+    vault = Vault(catalogue, MemoryBlobStore(), keys)
+    paths = HallPaths(tmp_path)
+    yield SimpleNamespace(catalogue=catalogue, clock=clock, keys=keys, vault=vault, paths=paths)
     catalogue.close()
 
 
@@ -108,6 +114,59 @@ def test_what_is_kept_says_nothing_and_fits_nowhere_else(hall):
     assert calls.answered(two) is None
     with pytest.raises(ConflictError):
         calls.answered(once_of("1", "me", "POST", "/", b"{} "))
+
+
+@pytest.mark.parametrize("retire", [True, False])
+def test_rotations_at_once_with_one_key_are_one_and_all_is_readable_afterwards(hall, ask, retire):
+    changes = [hall.vault.store("main", b"%d" % number, "text/plain")[1] for number in range(20)]
+    hall.catalogue.act(Act(kind="step.completed", actor="t", changes=tuple(one for (one,) in changes)))
+    call = ("POST", "/api/v1/keys/rotate", "k-1", {"retire": retire})
+    said = ask(call, call, call)
+    assert {each.status_code for each in said} == {200}
+    assert len({each.content for each in said}) == 1
+    assert sorted(each.headers.get("Idempotency-Replayed", "false") for each in said) == ["false", "true", "true"]
+    fresh = KeyRing.open(hall.paths.keys)
+    assert fresh.num_masters == 2 - retire
+    for artifact in hall.catalogue.find(Artifact):
+        fresh.unwrap(artifact.wrapped_key, team=artifact.team, object=artifact.object)
+    assert [entry.kind for entry in hall.catalogue.entries()].count("keys.rotated") == 1
+
+
+def test_a_key_that_is_revoked_again_was_revoked_when_it_was(hall, ask):
+    (made,) = ask(("POST", "/api/v1/keys", None, BODY))
+    call = ("DELETE", f"/api/v1/keys/{made.json()['status']['id']}", None, None)
+    first = ask(call)
+    (before,) = issued(hall)
+    hall.clock.advance(60)
+    again = ask(call)
+    assert [said.json()["state"] for said in (*first, *again)] == ["revoked", "revoked"]
+    assert issued(hall) == [before]
+
+
+def test_a_backup_takes_no_key_and_says_so(hall, ask, tmp_path):
+    file = tmp_path / "b.dhb"
+    (said,) = ask(("POST", "/api/v1/backups", "k-1", {"file": str(file)}))
+    assert (said.status_code, "takes no Idempotency-Key" in said.json()["error"]) == (400, True)
+    assert not file.exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_mistake_of_ours_ends_a_stream_with_words(hall, ask, tmp_path, monkeypatch):
+    def fail(*_args):
+        raise ZeroDivisionError("Erika, 34")
+
+    monkeypatch.setattr(Control, "backup", fail)
+    (said,) = ask(("POST", "/api/v1/backups", None, {"file": str(tmp_path / "b.dhb")}))
+    last = json.loads(said.content.splitlines()[-1])
+    assert (last["event"], last["hint"]) == ("broke", "see: datahall logs control")
+    assert "Erika" not in said.text
+
+
+def test_without_a_key_each_rotation_counts(hall, ask):
+    """The control: three calls, three master keys, one after another."""
+    call = ("POST", "/api/v1/keys/rotate", None, {})
+    assert sorted(each.json()["num_masters"] for each in ask(call, call, call)) == [2, 3, 4]
+    assert KeyRing.open(hall.paths.keys).num_masters == 4
 
 
 def test_every_route_that_changes_something_honours_a_key():

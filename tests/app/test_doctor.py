@@ -76,6 +76,7 @@ def spoil_page(paths):
             lambda paths: marker_of(paths.db).write_text('{"source": "0001", "target": "0002", "snapshot": "x"}'),
             "datahall doctor --migrate --to 0002",
         ),
+        ("migration", lambda paths: marker_of(paths.db).write_bytes(b"\xff{"), "restore a backup"),
         ("keys", lambda paths: (paths.keys / "signing.key").chmod(0o644), "chmod 600"),
         ("keys", lambda paths: paths.keys.chmod(0o755), "chmod 700"),
         ("keys", lambda paths: (paths.keys / "master.key").unlink(), "restore the keys folder"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from datahall.app.archive import Archive
+from datahall.app.control import Control
 from datahall.app.sealing import Sealer, seal_on
 from datahall.app.vault import Vault
 from datahall.backends.blobs.memory import MemoryBlobStore
@@ -62,7 +65,8 @@ class Place:
         self.answers.mkdir()
         self.catalogue = Failing(folder / "hall.db", AutoClock())
         self.blobs = Stoppable()
-        self.vault = Vault(self.catalogue, self.blobs, KeyRing.open(folder / "keys", create=True))
+        self.keys = KeyRing.open(folder / "keys", create=True)
+        self.vault = Vault(self.catalogue, self.blobs, self.keys)
         self.sealer = self.make_sealer()
 
     def make_sealer(self):
@@ -164,6 +168,17 @@ def test_the_hall_s_own_team_is_nobody_else_s(place):
     assert artifact.team == HALL_TEAM
     with pytest.raises(Exception, match="name of a team"):
         issue_key(name="n", principal="p", team=HALL_TEAM, scopes=("read",), clock=AutoClock())
+
+
+def test_an_object_whose_key_was_retired_before_it_had_a_name_is_stored_anew(place):
+    place.write(num=1)
+    place.catalogue.fails = UnavailableError("not now")
+    assert place.sealer.attempt() == 0
+    place.catalogue.fails = None
+    Control(SimpleNamespace(catalogue=place.catalogue, keys=place.keys, vault=place.vault)).rotate_keys(retire=True)
+    assert (place.sealer.attempt(), "retired_master" in place.sealer.problems[0]) == (0, True)
+    assert (place.sealer.attempt(), place.sealer.problems) == (1, ())
+    assert place.is_readable_once(0)
 
 
 def test_a_stray_file_is_passed_over(place):

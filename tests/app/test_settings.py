@@ -83,6 +83,8 @@ def test_everything_that_can_be_said_is_read(paths):
         ("witness = [1]", "witness.*expected `str`"),
         ("database_password_env = 'a b'", "database_password_env: expected `str` matching"),
         ("database = 'postgresql://[x'", "database: this is not a URL"),
+        ("blobs = 's3://[x'", "blobs: this is not a URL"),
+        ("witness = ['https://[x']", "witness: this is not a URL"),
         ("[objects]\n\nx y", "not TOML.*line 3"),
         ("\0", "not TOML"),
     ],
@@ -112,6 +114,14 @@ SECRETS = {
 }
 
 
+IN_URLS = {
+    "blobs": 'blobs = "s3://key:pa55@bucket/x"\n',
+    "witness": 'witness = ["file:/tmp/w", "https://me:pa55@host/x"]\n',
+    "witness ": 'witness = ["https://pa55@host/x"]\n',
+    "witness  ": 'witness = ["git:ssh://me:pa55@host/x"]\n',
+}
+
+
 @pytest.mark.parametrize("key", SECRETS)
 def test_a_secret_in_a_file_that_others_can_read_is_refused_and_not_repeated(paths, key):
     for mode in (0o644, 0o640, 0o604):
@@ -120,6 +130,21 @@ def test_a_secret_in_a_file_that_others_can_read_is_refused_and_not_repeated(pat
         assert "chmod 600" in said.hint
     settings = read_settings(write(paths, SECRETS[key], 0o600))
     assert "pa55" in {database_password(settings, {}), object_secret(settings, {})}
+
+
+@pytest.mark.parametrize("key", IN_URLS)
+def test_a_secret_in_any_url_is_refused_where_others_can_read_it(paths, key):
+    for mode in (0o644, 0o640, 0o604):
+        said = refused(write(paths, IN_URLS[key], mode), f"{key.strip()}: it holds a secret")
+        assert "pa55" not in str(said)
+        assert "chmod 600" in said.hint
+    read_settings(write(paths, IN_URLS[key], 0o600))
+
+
+def test_urls_without_a_secret_can_be_read_by_everybody(paths):
+    """The control: what only looks like one is none."""
+    text = "blobs = 's3://bucket/a@b'\nwitness = ['https://host/x@y', 'file:/tmp/a@b', 'git:/tmp/g']\n"
+    assert read_settings(write(paths, text, 0o644)).blobs == "s3://bucket/a@b"
 
 
 def test_a_secret_is_said_once(paths):
@@ -167,11 +192,17 @@ def test_the_defaults_open_what_lies_in_the_folder(paths):
     [
         "database = 'mysql://hall:pa55@db/hall'",
         "blobs = 'ftp://me:pa55@x/y'",
+        "blobs = 's3://me:pa55@x/y'",
         "cache_bytes = 5",
         "database_password_env = 'X'",
         "[objects]\nregion = 'x'",
         "witness = ['file:relative']",
         "witness = ['gopher:x']",
+        "witness = ['htps://me:pa55@host/x']",
+        "witness = ['git:https://me:p@pa55@host/x']",
+        "witness = ['http://me:pa55@host/x']",
+        "witness = ['htps://pa55@host/x']",
+        "witness = ['https://me:pa55@host:x/x']",
         "witness = ['file:/tmp/w', 'x']",
     ],
 )

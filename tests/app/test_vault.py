@@ -55,7 +55,7 @@ def vault(shelf, blobs):
 def test_what_a_job_made_is_kept_once_and_read_again(vault, shelf, blobs):
     one, two = blobs.put(b"model", team="ward"), blobs.put(b"model", team="ward")
     shelf.take(vault.keep("ward", [(one, "x"), (two, "x")]))
-    assert blobs.list(team="ward") == [one.object]
+    assert [artifact.object for artifact in shelf.records.values()] == [one.object]
     assert vault.read("ward", one.digest) == b"model"
     assert vault.keep("ward", [(one, "x")]) == ()
     assert vault.read("ward", one.digest) == b"model", "what is named again is not what is removed"
@@ -67,6 +67,15 @@ def test_an_object_that_is_not_what_its_grant_says_becomes_no_artifact(vault, bl
         vault.keep("ward", [(lie, "x")])
     with pytest.raises(NotFoundError):
         vault.keep("ward", [(msgspec.structs.replace(lie, object="0" * 32), "x")])
+
+
+def test_a_job_that_names_another_object_under_a_kept_digest_removes_nothing(vault, shelf, blobs):
+    kept, other = (blobs.put(data, team="ward") for data in (b"kept", b"other"))
+    shelf.take(vault.keep("ward", [(kept, "x"), (other, "x")]))
+    lie = msgspec.structs.replace(kept, object=other.object)
+    assert vault.keep("ward", [(lie, "x"), (lie, "x")]) == ()
+    assert vault.read("ward", other.digest) == b"other"
+    assert vault.read("ward", kept.digest) == b"kept"
 
 
 def test_trees_that_share_packs_are_kept_and_read_again(vault, shelf, blobs, tmp_path):

@@ -247,6 +247,16 @@ def check_killed(path, place):
     assert verify_hall(path, SIGNER.public_key).problems == []
 
 
+@pytest.mark.parametrize("damaged", [b"", b"{", b"\xff", b'{"source": 1}'])
+def test_a_marker_that_cannot_be_read_is_refused_by_name(tmp_path, damaged):
+    path = tmp_path / "hall.db"
+    SqliteCatalogue(path, AutoClock(), entry_key=KEY).close()
+    marker_of(path).write_bytes(damaged)
+    with pytest.raises(SchemaError, match="marker cannot be read") as caught:
+        SqliteCatalogue(path, AutoClock(), entry_key=KEY)
+    assert caught.value.where == str(marker_of(path))
+
+
 @pytest.fixture
 def server(postgres, postgres_url):
     catalogue = PostgresCatalogue(postgres_url, AutoClock(), entry_key=KEY)

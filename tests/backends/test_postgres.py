@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 import psycopg
 import pytest
@@ -22,7 +22,7 @@ from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.db.statements import Statements
 from datahall.core.errors import ConflictError, SchemaError, StorageFullError, UnavailableError, UserError
 from datahall.core.failpoints import armed
-from datahall.core.records import Act, App
+from datahall.core.records import Act, App, Artifact, Change, RetiredMaster
 from datahall.ledger.sequencer import integrate
 from datahall.security.signing import Ed25519Signer
 from datahall.testing.catalogue import app, declare
@@ -193,6 +193,31 @@ def test_acts_on_different_records_do_not_wait_for_each_other(catalogue):
     assert catalogue.entries()[-1].seq > held.seq
 
 
+def test_acts_under_one_master_key_do_not_wait_for_each_other_but_its_retirement_waits(catalogue, postgres_url):
+    """What excludes a record must only stay away: whoever rests on that shares it, whoever writes it waits for them."""
+    fields = {"team": "ward", "size_bytes": 1, "wrapped_key": b"\x01" + bytes(8), "media_type": "text/plain"}
+    one, two = (Artifact(id=name, digest=name, object=name, **fields) for name in "ab")
+    seen = []
+
+    def other(place):
+        if place == "postgres.act/commit:before" and threading.current_thread() is threading.main_thread():
+            with ThreadPoolExecutor(1) as pool:
+                beside = Act(kind="step.completed", actor="beside", changes=(Change(new=two),))
+                seen.append(pool.submit(catalogue.act, beside).result(20))
+            retiring = PreparedAct(
+                Act(kind="keys.retired", actor="t", changes=(Change(new=RetiredMaster(id="00" * 8)),))
+            )
+            with psycopg.connect(postgres_url) as rotation:
+                rotation.execute("SET lock_timeout = '50ms'")
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    lock(rotation.cursor(), advisory.names_of(retiring))
+            seen.append("waits")
+
+    with armed(other):
+        catalogue.act(Act(kind="step.completed", actor="first", changes=(Change(new=one),)))
+    assert [getattr(each, "actor", each) for each in seen] == ["beside", "waits"]
+
+
 def test_the_same_record_is_waited_for(catalogue, postgres_url):
     """The control of the test above."""
     name = advisory.name_of("record", "app", "held")
@@ -357,6 +382,25 @@ def test_a_disk_that_is_full_is_said_to_be(catalogue):
     with pytest.raises(StorageFullError, match="no room"):
         catalogue.transact(work)
     assert declare(catalogue, app()).seq == 0
+
+
+@pytest.mark.parametrize("swallow", [True, False])
+def test_a_commit_that_took_the_transaction_back_is_no_commit(catalogue, swallow):
+    """A server answers COMMIT of an aborted transaction with ROLLBACK, and without an error."""
+
+    def work(cursor):
+        cursor.execute("INSERT INTO leases (name, holder, token, beats, ttl_ms) VALUES ('kept', '', 1, 1, 1)")
+        if swallow:
+            with suppress(psycopg.Error):
+                cursor.execute("SELECT 1 / 0")
+
+    if swallow:
+        with pytest.raises(UnavailableError, match="took a transaction back"):
+            catalogue.transact(work)
+    else:  # the control
+        catalogue.transact(work)
+    there = catalogue.transact(lambda cursor: cursor.execute("SELECT 1 FROM leases WHERE name = 'kept'").fetchone())
+    assert (there is None) == swallow
 
 
 def test_readers_cannot_write(catalogue):

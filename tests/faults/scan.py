@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,11 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src" / "datahall"
 DOOR = SRC / "core" / "durable.py"
-SYSTEM_CALLS = {"fsync", "fdatasync", "sync", "rename", "renames", "replace", "link", "unlink", "remove", "symlink"}
+OS_CALLS = "fsync fdatasync sync rename renames replace link unlink remove symlink truncate"
+SYSTEM_CALLS = {"shutil.move", *(f"os.{name}" for name in OS_CALLS.split())}
 PATH_CALLS = {"rename": 1, "replace": 1, "hardlink_to": 1, "unlink": 0, "symlink_to": 1}
 """Methods of a Path, with how many arguments they take: `str.replace` takes two."""
+COMMIT = re.compile(r"(^|;)\s*(COMMIT|END)\b", re.IGNORECASE)
 
 
 class Step(NamedTuple):
@@ -55,16 +58,39 @@ def unnamed(modules: dict[Path, ast.Module]) -> list[str]:
 def goes_around(modules: dict[Path, ast.Module]) -> list[str]:
     """Return each call that syncs, renames, links, removes or commits without going through `core/durable.py`."""
     return [
-        f"{path.relative_to(SRC)}: {ast.unparse(call)}"
+        f"{path.relative_to(SRC)}: {ast.unparse(found)}"
         for path, module in modules.items()
         if path != DOOR
-        for call in _calls(module)
-        if _is_system_call(call) or _is_path_call(call) or _is_commit(call)
+        for found in _around(module)
     ]
 
 
-def _is_system_call(call: ast.Call) -> bool:
-    return ast.unparse(call.func) in {f"os.{name}" for name in SYSTEM_CALLS}
+def _around(module: ast.Module) -> Iterator[ast.AST]:
+    names, steps = _imported(module), [call for call in _calls(module) if _is_step(call)]
+    handed = {id(argument) for call in steps for argument in call.args}
+    yield from (call for call in _calls(module) if id(call) not in handed and _is_around(call, names))
+    contexts = (node for node in ast.walk(module) if isinstance(node, ast.withitem))
+    yield from (context for context in contexts if _commits_at_its_end(context.context_expr))
+
+
+def _is_around(call: ast.Call, names: dict[str, str]) -> bool:
+    return _full_name(call.func, names) in SYSTEM_CALLS or _is_path_call(call) or _is_commit(call)
+
+
+def _imported(module: ast.Module) -> dict[str, str]:
+    """Return what a module's names stand for: `from os import fsync as sync` makes `sync` stand for `os.fsync`."""
+    names = {}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            names |= {name.asname: name.name for name in node.names if name.asname}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {name.asname or name.name: f"{node.module}.{name.name}" for name in node.names}
+    return names
+
+
+def _full_name(called: ast.expr, names: dict[str, str]) -> str:
+    first, dot, rest = ast.unparse(called).partition(".")
+    return f"{names.get(first, first)}{dot}{rest}"
 
 
 def _is_path_call(call: ast.Call) -> bool:
@@ -73,25 +99,34 @@ def _is_path_call(call: ast.Call) -> bool:
     if any(isinstance(part, ast.Call) and ast.unparse(part.func).startswith("pl.") for part in ast.walk(call.func)):
         return False
     named = {keyword.arg for keyword in call.keywords}
-    return len(call.args) == PATH_CALLS[call.func.attr] and named <= {"missing_ok"} and not _is_frame(call)
+    num = len(call.args) + ("target" in named)
+    return num == PATH_CALLS[call.func.attr] and named <= {"missing_ok", "target"} and not _is_frame(call)
 
 
 def _is_frame(call: ast.Call) -> bool:
-    """Whether this renames columns of a table: with a dictionary, or a column's name."""
-    return call.func.attr == "rename" and bool(call.args) and "name" in ast.unparse(call.args[0])
+    """Whether this renames columns of a table: with a dictionary."""
+    return bool(call.args) and isinstance(call.args[0], ast.Dict | ast.DictComp)
 
 
 def _is_commit(call: ast.Call) -> bool:
-    """Whether this commits outside a step: `connection.commit()`, or COMMIT as a statement."""
-    if isinstance(call.func, ast.Attribute) and call.func.attr == "commit" and not call.args:
+    """Whether this commits outside a step: `connection.commit()`, or COMMIT as a statement or in a script."""
+    name = _name(call)
+    if (name == "commit" and not call.args) or name == "executescript":  # which commits before it begins
         return True
-    said = call.args[0] if call.args else None
-    return (
-        isinstance(said, ast.Constant)
-        and said.value == "COMMIT"
-        and isinstance(call.func, ast.Attribute)
-        and call.func.attr.startswith("exec")
-    )
+    if name == "partial" and call.args:
+        name = _name(ast.Call(call.args[0], [], []))
+    said = [part.value for part in ast.walk(call) if isinstance(part, ast.Constant)]
+    texts = [
+        text.decode("latin-1") if isinstance(text, bytes) else text for text in said if isinstance(text, str | bytes)
+    ]
+    return name.startswith("exec") and any(COMMIT.search(text) for text in texts)
+
+
+def _commits_at_its_end(context: ast.expr) -> bool:
+    """Whether leaving `with` commits: a connection of sqlite3 or psycopg itself, or a transaction of SQLAlchemy."""
+    if isinstance(context, ast.Call):
+        return _name(context) in {"begin", "begin_nested"} or ast.unparse(context.func) == "sqlite3.connect"
+    return ast.unparse(context).rpartition(".")[2].strip("_") in {"connection", "conn", "database", "db"}
 
 
 def _helpers(modules: dict[Path, ast.Module]) -> dict[str, list[str]]:

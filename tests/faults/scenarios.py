@@ -220,7 +220,8 @@ def make_rotated_keys(folder: Path) -> None:
 
 
 def retire_keys(folder: Path) -> None:
-    KeyRing.open(folder / "keys").retire()
+    ring = KeyRing.open(folder / "keys")
+    ring.retire(ring.older)
 
 
 def masters_state(folder: Path) -> str:

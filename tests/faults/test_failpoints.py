@@ -208,6 +208,55 @@ def test_the_scan_sees_what_it_looks_for(modules):
     assert found == {"good.name/sync", "good.name/rename", "good.name/folder"}
 
 
+SPELLINGS = """
+tmp.rename(path.with_name("x"))
+path.rename(target=other)
+path.replace(folder / path.name)
+shutil.move(tmp, path)
+from os import fsync; fsync(3)
+from os import rename as put; put("a", "b")
+import os as system; system.fdatasync(3)
+os.truncate(path, 3)
+with connection: connection.execute(insert)
+with self._connection: pass
+with sqlite3.connect(path) as database: pass
+with engine.begin() as connection: connection.execute(insert)
+with connection.begin(): pass
+connection.executescript("INSERT INTO t VALUES (1); COMMIT")
+connection.executescript(text)
+connection.execute("commit")
+connection.execute(" Commit;")
+connection.execute("END TRANSACTION")
+connection.exec_driver_sql("COMMIT")
+connection.execute(text("COMMIT"))
+cursor.execute(b"COMMIT")
+commit = partial(cursor.execute, "COMMIT")
+self._connection.commit()
+"""
+OTHERS = """
+table.rename({"a": "b"})
+text.replace("a", "b")
+msgspec.structs.replace(old, state="x")
+from datahall.core.durable import rename; rename(a, b, at="x.y")
+step("x.y/commit", partial(cursor.execute, "COMMIT"))
+with engine.connect() as connection: pass
+with closing(sqlite3.connect(path)) as connection: pass
+connection.execute("SELECT 1 FROM commits")
+connection.begin()
+shutil.copyfile(a, b)
+"""
+
+
+@pytest.mark.parametrize("line", SPELLINGS.strip().splitlines())
+def test_the_scan_sees_every_usual_spelling(line):
+    assert len(scan.goes_around({scan.SRC / "bad.py": ast.parse(line)})) == 1
+
+
+@pytest.mark.parametrize("line", OTHERS.strip().splitlines())
+def test_the_scan_lets_everything_else_go(line):
+    assert scan.goes_around({scan.SRC / "good.py": ast.parse(line)}) == []
+
+
 def test_a_third_state_would_be_seen(trials):
     """The control: a table that is not written atomically, but in two steps, is half there when its writer dies."""
     trial = trials("routes are published")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datahall.core.errors import IntegrityError, NotFoundError, UserError
+from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, UserError
 from datahall.security import keys as keys_module
 from datahall.security.access import hash_key, is_key_text
 from datahall.security.keys import KeyRing
@@ -161,6 +163,65 @@ def test_after_a_rotation_old_wraps_open_and_new_ones_use_the_new_key(folder: Pa
         assert opened.unwrap(after, team="ward", object="a") == DATA_KEY
         assert opened.wrap(DATA_KEY, team="ward", object="a")[:9] == after[:9]
     assert (folder / "master.key").stat().st_mode & 0o777 == 0o600
+
+
+def at_once(works):
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_rotations_at_once_lose_no_key(folder: Path, ring: KeyRing, apart: bool):
+    """Each wraps once it has rotated, as a rotation of the hall does; `apart` as two processes."""
+    rings = [KeyRing.open(folder) if apart else ring for _ in range(6)]
+    start, wrapped = threading.Barrier(len(rings)), []
+
+    def work(one: KeyRing) -> None:
+        start.wait()
+        for _ in range(10):
+            one.rotate()
+            wrapped.append(one.wrap(DATA_KEY, team="ward", object="a"))
+
+    at_once([partial(work, one) for one in rings])
+    fresh = KeyRing.open(folder)
+    assert fresh.num_masters == 61
+    assert {fresh.unwrap(each, team="ward", object="a") for each in wrapped} == {DATA_KEY}
+
+
+def test_without_starting_from_the_file_a_rotation_loses_another_s_key(folder: Path, ring: KeyRing, monkeypatch):
+    """The control: the same, but each starts from what it remembers."""
+    other = KeyRing.open(folder)
+    monkeypatch.setattr(KeyRing, "_alone", lambda self: nullcontext(dict(self._masters)))
+    ring.rotate()
+    wrapped = ring.wrap(DATA_KEY, team="ward", object="a")
+    other.rotate()
+    with pytest.raises(IntegrityError, match="does not have"):
+        KeyRing.open(folder).unwrap(wrapped, team="ward", object="a")
+
+
+def test_a_retirement_destroys_the_keys_that_it_names_and_no_other(folder: Path, ring: KeyRing):
+    first = ring.wrap(DATA_KEY, team="ward", object="a")
+    ring.rotate()
+    old = ring.older
+    between = KeyRing.open(folder)
+    between.rotate()
+    second = ring.wrap(DATA_KEY, team="ward", object="a")
+    assert ring.retire(old) == 1
+    assert ring.retire(old) == 0
+    assert ring.num_masters == KeyRing.open(folder).num_masters == 2
+    assert KeyRing.open(folder).unwrap(second, team="ward", object="a") == DATA_KEY
+    with pytest.raises(IntegrityError, match="does not have"):
+        KeyRing.open(folder).unwrap(first, team="ward", object="a")
+
+
+def test_the_newest_key_is_never_destroyed(ring: KeyRing):
+    wrapped = ring.wrap(DATA_KEY, team="ward", object="a")
+    with pytest.raises(ConflictError):
+        ring.retire([wrapped[1:9].hex()])
+    assert ring.unwrap(wrapped, team="ward", object="a") == DATA_KEY
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))

@@ -24,7 +24,7 @@ from datahall.app.processes import is_running
 from datahall.app.stores import snapshot_of
 from datahall.app.wiring import Hall
 from datahall.core.clock import iso
-from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
+from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, RepeatedError
 from datahall.core.records import (
     Act,
     ApiKey,
@@ -142,6 +142,7 @@ class Control:
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
         self._running = threading.Lock()
+        self._rotating = threading.Lock()
         self.keys_changed: Callable[[], None] = lambda: None
         """Called after a key was issued or revoked, so that gateways know before the caller does."""
         self._watched: list[Callable[[], tuple[str, ...]]] = []
@@ -268,8 +269,10 @@ class Control:
         return tuple(self._key_status(key) for key in self._hall.catalogue.find(ApiKey))
 
     def revoke_key(self, key_id: str, *, once: Once | None = None) -> KeyStatus:
-        """Make a key worthless; gateways know within a second."""
+        """Make a key worthless; gateways know within a second. One that is worthless stays so since when it was."""
         key = self._hall.catalogue.get(ApiKey, key_id)
+        if key.revoked_at_ns is not None:
+            return self._key_status(key)
         revoked = msgspec.structs.replace(key, revoked_at_ns=self._hall.clock.now_ns())
         status = self._key_status(revoked)
         self._act("key.revoked", {"key": key_id}, Change(old=key, new=revoked), once, status)
@@ -279,17 +282,27 @@ class Control:
     def rotate_keys(self, *, retire: bool, once: Once | None = None) -> Rotated:
         """Wrap every data key under a new master key, beside readers and writers; with `retire` destroy the old ones.
 
-        A rotation that was cut off leaves every key readable; the next one goes on.
+        One at a time, so that none counts another's keys as its own. Where it is cut off every key stays readable, and
+        the next one goes on. Raises RepeatedError where `once` was answered while this call waited its turn.
         """
-        keys, vault = self._hall.keys, self._hall.vault
-        keys.rotate()
-        num_rewrapped = vault.rewrap(actor="owner")
-        num_retired = keys.retire() if retire else 0
-        done = Rotated(num_rewrapped=num_rewrapped, num_masters=keys.num_masters, num_retired=num_retired)
-        call = self.calls.call(once, done) if once else None
-        body = {"num_rewrapped": num_rewrapped, "num_retired": num_retired}
-        self._hall.catalogue.act(Act(kind="keys.rotated", actor="owner", body=body, call=call))
-        return done
+        keys, vault, catalogue = self._hall.keys, self._hall.vault, self._hall.catalogue
+        with self._rotating:
+            if once is not None and self.calls.answered(once) is not None:
+                raise RepeatedError("this call was done before")
+            keys.rotate()
+            num_rewrapped = vault.rewrap(actor="owner")
+            num_retired = 0
+            if retire:
+                old = keys.older
+                vault.condemn_masters(old, actor="owner")
+                # A writer may have wrapped before the rotation and acted just before the condemnation.
+                num_rewrapped += vault.rewrap(actor="owner")
+                num_retired = keys.retire(old)
+            done = Rotated(num_rewrapped=num_rewrapped, num_masters=keys.num_masters, num_retired=num_retired)
+            call = self.calls.call(once, done) if once else None
+            body = {"num_rewrapped": num_rewrapped, "num_retired": num_retired}
+            catalogue.act(Act(kind="keys.rotated", actor="owner", body=body, call=call))
+            return done
 
     def _act(self, kind: EntryKind, body: dict[str, Any], change: Change, once: Once | None, answer: object) -> None:
         """Write one change, and in the same transaction the answer to the call that asked for it."""

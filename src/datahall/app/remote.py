@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -26,6 +27,8 @@ E = TypeVar("E", bound=Event)
 _LONGEST_S = 30.0
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, None)
 """How long to wait for a control that ended: its supervisor starts it again within seconds."""
+_CUT_OFF = (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+"""What a control that ended looks like. One that is slow does not: it is at work on what was asked."""
 
 
 class RemoteControl:
@@ -63,11 +66,11 @@ class RemoteControl:
 
     def provenance(self, answer_id: str) -> Provenance:
         """Return the proven way of an answer back to its origins."""
-        return self._ask("GET", f"/api/v1/answers/{answer_id}/provenance", Provenance)
+        return self._ask("GET", f"/api/v1/answers/{_quoted(answer_id)}/provenance", Provenance)
 
     def report(self, app: str) -> Report:
         """Return what is proven about an application."""
-        return self._ask("GET", f"/api/v1/apps/{app}/report", Report)
+        return self._ask("GET", f"/api/v1/apps/{_quoted(app)}/report", Report)
 
     def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
         """Issue an API key."""
@@ -80,11 +83,11 @@ class RemoteControl:
 
     def revoke_key(self, key_id: str) -> KeyStatus:
         """Make a key worthless, now."""
-        return self._ask("DELETE", f"/api/v1/keys/{key_id}", KeyStatus)
+        return self._ask("DELETE", f"/api/v1/keys/{_quoted(key_id)}", KeyStatus)
 
     def rotate_keys(self, *, retire: bool) -> Rotated:
         """Wrap every data key under a new master key."""
-        return self._ask("POST", "/api/v1/keys/rotate", Rotated, {"retire": retire})
+        return self._ask("POST", "/api/v1/keys/rotate", Rotated, {"retire": retire}, longest_s=None)
 
     def _follow(self, path: str, body: dict[str, Any], last: type[E], notify: Notify, cancel: Cancel) -> E:
         """Tell every event of what control does, and return the one of class `last`."""
@@ -105,21 +108,34 @@ class RemoteControl:
                         return event
         raise errors.UnavailableError("control ended before it was done", hint="run it again")
 
-    def _ask(self, method: str, path: str, kind: type[T], body: dict[str, Any] | None = None) -> T:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        body: dict[str, Any] | None = None,
+        *,
+        longest_s: float | None = _LONGEST_S,
+    ) -> T:
         """Ask control, and ask again if it ends meanwhile: the idempotency key lets no call have two effects."""
-        headers = {HEADER: uuid.uuid4().hex}
+        headers, timeout = {HEADER: uuid.uuid4().hex}, httpx.Timeout(_LONGEST_S, read=longest_s)
         with _words():
             for pause_s in _RETRY_S:
                 try:
-                    said = self._client.request(method, path, json=body, headers=headers)
+                    said = self._client.request(method, path, json=body, headers=headers, timeout=timeout)
                     break
-                except httpx.TransportError:
+                except _CUT_OFF:
                     if pause_s is None:
                         raise
                     self._clock.sleep(pause_s)
         if said.status_code >= 400:
             raise _error(said)
         return msgspec.json.decode(said.content, type=kind)
+
+
+def _quoted(name: str) -> str:
+    """Return a name as one part of a path, whatever somebody typed."""
+    return quote(name, safe="")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from datahall.app.archive import root_of
 from datahall.app.vault import Vault
 from datahall.core.durable import remove
-from datahall.core.errors import DatahallError, IntegrityError, NotFoundError
+from datahall.core.errors import ConflictError, DatahallError, IntegrityError, NotFoundError
 from datahall.core.ids import HALL_TEAM
 from datahall.core.ports import Catalogue
 from datahall.core.ports.clock import Clock
@@ -104,7 +104,11 @@ class Sealer:
         )
         body = {"segment": new.id, "root": root, "num_answers": new.num_answers}
         made = (Change(new=new), *changes)
-        self._catalogue.act(Act(kind="answers.sealed", actor="control", body=body, changes=made))
+        try:
+            self._catalogue.act(Act(kind="answers.sealed", actor="control", body=body, changes=made))
+        except ConflictError:  # its object was condemned, or the key that wraps its data key: store it anew
+            self._stored = None
+            raise
         self._stored = None
 
     def _known(self, name: str) -> AnswerSegment | None:

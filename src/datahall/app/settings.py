@@ -117,7 +117,8 @@ def object_secret(settings: Settings, environment: Mapping[str, str] = os.enviro
 
 def without_password(url: str) -> str:
     """Return a URL that can be shown."""
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(://[^/@:]*):[^@]*@", r"\1:***@", url))
+    # Up to the last @, for a password may hold one: rather too much is hidden than too little.
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(://[^/@:]*):.*@", r"\1:***@", url))
 
 
 def describe() -> Iterator[Setting]:
@@ -190,12 +191,28 @@ def _check_secrets(settings: Settings, path: Path, mode: int) -> None:
     ):
         if in_file and by_name:
             raise UserError(f"{key}: the secret is there, and {name} too", where=str(path), hint="keep one of them")
-        if in_file and mode & 0o077:
-            raise UserError(
-                f"{key}: it holds a secret, and others can read this file (mode {stat.S_IMODE(mode):04o})",
-                where=str(path),
-                hint=f"close it with: chmod 600 '{path}'; or keep the secret in the environment, with {name}",
-            )
+        if in_file:
+            _check_closed(key, path, mode, f"; or keep the secret in the environment, with {name}")
+    for key, url in (("blobs", settings.blobs), *(("witness", one) for one in settings.witness)):
+        try:
+            urlsplit(url or "")
+        except ValueError as error:
+            raise UserError(f"{key}: this is not a URL", where=str(path)) from error
+        if url and _SECRET.search(url):
+            _check_closed(key, path, mode, "")
+
+
+_SECRET = re.compile(r"://[^/?#]*@|[?&]password=")
+"""What precedes the host of a URL is a secret or may be one: a token stands where a user does."""
+
+
+def _check_closed(key: str, path: Path, mode: int, otherwise: str) -> None:
+    if mode & 0o077:
+        raise UserError(
+            f"{key}: it holds a secret, and others can read this file (mode {stat.S_IMODE(mode):04o})",
+            where=str(path),
+            hint=f"close it with: chmod 600 '{path}'{otherwise}",
+        )
 
 
 def _password_in(url: str) -> str | None:

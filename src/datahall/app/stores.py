@@ -124,6 +124,8 @@ def _bucket(settings: Settings, paths: HallPaths) -> ObjectBlobStore:
     url = settings.blobs or ""
     if urlsplit(url).scheme not in {"s3", "gs", "az"}:
         raise _refused(paths, "blobs", url, "name a bucket as s3://BUCKET/PREFIX, gs://... or az://...")
+    if "@" in urlsplit(url).netloc:
+        raise _refused(paths, "blobs", url, "a bucket's URL takes no user or password: they belong into [objects]")
     plain = (settings.objects.endpoint or "").startswith("http://")
     return cast("ObjectBlobStore", STORES.load("objects")(url, options=_options(settings), allow_http=plain))
 

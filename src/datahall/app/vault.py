@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import msgspec
 
-from datahall.core.errors import ConflictError, NotFoundError
+from datahall.core.errors import ConflictError, IntegrityError, NotFoundError
 from datahall.core.ports import BlobStore, Catalogue
-from datahall.core.records import Act, Artifact, Change, Grant, Tree
+from datahall.core.records import Act, Artifact, Change, Grant, RetiredMaster, Tree
 from datahall.security.opening import check_object_whole
 from datahall.security.trees import MANIFEST_TYPE, PACK_TYPE, tree_of
 
@@ -40,7 +40,14 @@ class Vault:
     def grant(self, team: str, digest: str) -> Grant:
         """Return the right to read one artifact. Raises NotFoundError."""
         artifact = self._catalogue.get(Artifact, f"{team}/{digest}")
-        key = self._keys.unwrap(artifact.wrapped_key, team=team, object=artifact.object)
+        try:
+            key = self._keys.unwrap(artifact.wrapped_key, team=team, object=artifact.object)
+        except IntegrityError:
+            before, artifact = artifact, self._catalogue.get(Artifact, artifact.id)
+            if artifact == before:
+                raise
+            # It was wrapped anew since it was read, and the key that was over it is destroyed.
+            key = self._keys.unwrap(artifact.wrapped_key, team=team, object=artifact.object)
         return Grant(digest=digest, object=artifact.object, size_bytes=artifact.size_bytes, key=key)
 
     def read(self, team: str, digest: str) -> bytes:
@@ -64,8 +71,9 @@ class Vault:
     def keep(self, team: str, made: list[tuple[Grant, str]]) -> tuple[Change, ...]:
         """Return the changes that turn objects that a job stored into artifacts.
 
-        What is already kept under the same digest is kept once: the new object is removed again. Raises IntegrityError
-        where an object is not what the job's grant says: from here on its digest is believed.
+        What is already kept under the same digest is kept once. The new object is left to garbage collection: on a
+        job's word alone nothing is removed, for it may name any object. Raises IntegrityError where an object is not
+        what the job's grant says: from here on its digest is believed.
         """
         return self._keep(team, made, check=True)
 
@@ -73,10 +81,7 @@ class Vault:
         made_here: dict[str, Artifact] = {}
         for grant, media_type in made:
             name = f"{team}/{grant.digest}"
-            kept = made_here.get(name) or self._find(name)
-            if kept is not None:
-                if kept.object != grant.object:  # a tree names packs of an earlier one again: those are what is kept
-                    self._blobs.delete(grant.object, team=team)
+            if name in made_here or self._find(name) is not None:
                 continue
             if check:
                 check_object_whole(self._blobs, grant, team=team)
@@ -99,8 +104,12 @@ class Vault:
         """
         artifact = self._catalogue.get(Artifact, f"{team}/{digest}")
         body = {"artifact": artifact.id, "object": artifact.object}
-        self._catalogue.act(Act(kind="artifact.erased", actor=actor, body=body, changes=(Change(old=artifact),)))
-        self.remove(artifact)
+        try:
+            self._catalogue.act(Act(kind="artifact.erased", actor=actor, body=body, changes=(Change(old=artifact),)))
+        except ConflictError:  # its data key was wrapped anew meanwhile, or somebody else erased it
+            self.erase(team, digest, actor=actor)
+        else:
+            self.remove(artifact)
 
     def rewrap(self, *, actor: str, told: Callable[[int, int], None] = lambda _done, _all: None) -> int:
         """Wrap every data key that lies under an older master key under the newest; return how many.
@@ -114,6 +123,17 @@ class Vault:
                 num_done += self._rewrap(old[first : first + _REWRAP_BATCH], actor)
                 told(num_done, len(old))
         return num_done
+
+    def condemn_masters(self, ids: Iterable[str], *, actor: str) -> None:
+        """See to it that no act names a data key under one of these master keys any more.
+
+        `rewrap` once more, and they can be destroyed: whoever wrapped under one before is refused and stores again.
+        """
+        known = {found.id for found in self._catalogue.find(RetiredMaster)}
+        changes = tuple(Change(new=RetiredMaster(id=key_id)) for key_id in ids if key_id not in known)
+        if changes:
+            body = {"num_keys": len(changes)}
+            self._catalogue.act(Act(kind="keys.retired", actor=actor, body=body, changes=changes))
 
     def _rewrap(self, artifacts: list[Artifact], actor: str) -> int:
         changes = tuple(Change(old=one, new=self._wrapped_anew(one)) for one in artifacts)

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
 
+from datahall.app.settings import without_password
 from datahall.core.errors import UserError
 from datahall.core.ports import Clock, Witness
 from datahall.ledger.witnessing import Prove, Witnesses
@@ -21,10 +22,12 @@ def open_witness(text: str, prove: Prove) -> Witness:
         # Imported here: most halls have no witness behind a URL, and the command line starts without an HTTP client.
         return cast("Witness", import_module("datahall.backends.witness.url").UrlWitness(text, prove))
     if kind not in {"file", "git"} or not rest:
-        raise UserError(f"'{text[:80]}' is no witness", hint=_EXPECTED)
+        raise UserError(f"'{_shown(text)[:80]}' is no witness", hint=_EXPECTED)
     folder = Path(rest).expanduser()
     if not folder.is_absolute():
-        raise UserError(f"the folder of the witness '{text[:80]}' is not absolute", hint="begin it with / or ~/")
+        raise UserError(
+            f"the folder of the witness '{_shown(text)[:80]}' is not absolute", hint="begin it with / or ~/"
+        )
     module = import_module(f"datahall.backends.witness.{kind}")
     return cast("Witness", getattr(module, f"{kind.capitalize()}Witness")(folder, prove))
 
@@ -36,6 +39,6 @@ def open_witnesses(texts: Iterable[str], prove: Prove, clock: Clock) -> Witnesse
 
 def _shown(text: str) -> str:
     """Return what to call a witness in a problem: a URL may hold a password."""
-    scheme, mark, rest = text.partition("://")
+    scheme, mark, rest = without_password(text).partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}" if mark else text

@@ -1,4 +1,4 @@
-"""The only door to the disk's promises: every sync, rename, link, removal and commit of the house, each with a name.
+"""The only door to the disk's promises: every sync, rename, link, removal, cut and commit of the house, each with a name.
 
 `at` names the step for the failpoints before and after it (`core/failpoints.py`), as `<room>.<what>`; no two calls
 share one. A test scans the code: no other file makes one of these system calls itself.
@@ -67,6 +67,11 @@ def link(source: Path, target: Path, *, at: str) -> None:
 def remove(path: Path, *, at: str) -> None:
     """Remove a file for good. Raises FileNotFoundError where there is none; durable after `sync_folder`."""
     step(f"{at}/remove", path.unlink)
+
+
+def cut(path: Path, num_bytes: int, *, at: str) -> None:
+    """Cut a file behind its first bytes (truncate(2)); durable after `sync_file`."""
+    step(f"{at}/cut", lambda: os.truncate(path, num_bytes))
 
 
 def step(name: str, work: Callable[[], object]) -> None:

@@ -63,7 +63,7 @@ def convert(raw: pl.Series, kind: ColumnKind) -> Typed:
         given = given.fill_nan(None)
     values = _numbers(given) if kind == "number" else _booleans(given)
     bad = given.is_not_null() & values.is_null()
-    return Typed(kind, values.rename(raw.name), np.flatnonzero(bad.to_numpy()))
+    return Typed(kind, values.alias(raw.name), np.flatnonzero(bad.to_numpy()))
 
 
 def text_of(raw: pl.Series) -> pl.Series:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import hmac
 import os
 import secrets
 import stat
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from datahall.core.canonical import digest_bytes
 from datahall.core.durable import link, sync_folder, write_atomic
-from datahall.core.errors import IntegrityError, NotFoundError, UserError
+from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, UserError
 from datahall.security.access import hash_key, is_key_text, new_key_text
 from datahall.security.signing import Ed25519Signer
 
@@ -24,6 +28,7 @@ MASTER_FILE: Final = "master.key"
 SIGNING_FILE: Final = "signing.key"
 ANSWER_FILE: Final = "answers.key"
 OWNER_FILE: Final = "owner.key"
+LOCK_FILE: Final = ".lock"
 
 _KEY_BYTES: Final = 32
 _ID_BYTES: Final = 8
@@ -38,15 +43,18 @@ class KeyRing:
     `master.key` has one base64 line a key, the newest last: it wraps new data keys, the older ones still unwrap.
     `signing.key` signs checkpoints and route tables, `answers.key` authenticates answer ids, and `owner.key` is the
     owner's API key as text, for the CLI.
+
+    Any threads and processes: whoever changes the master keys starts from the file, alone.
     """
 
-    __slots__ = ("_folder", "_masters", "answer_key", "owner_key", "signer")
+    __slots__ = ("_changing", "_folder", "_masters", "answer_key", "owner_key", "signer")
 
     def __init__(
         self, folder: Path, *, masters: list[bytes], signer: Ed25519Signer, answer_key: bytes, owner_key: str
     ) -> None:
         self._folder = folder
-        self._masters = {_id_of(master): master for master in masters}
+        self._masters = _by_id(masters)
+        self._changing = threading.Lock()
         self.signer = signer
         self.answer_key = answer_key
         self.owner_key = owner_key
@@ -108,7 +116,8 @@ class KeyRing:
         """Return the data key. Raises IntegrityError where bytes, master key, team or object is another."""
         head, rest = wrapped[: 1 + _ID_BYTES], wrapped[1 + _ID_BYTES :]
         if head[:1] == _FORMAT and head[1:] not in self._masters:  # another process of this hall may have rotated
-            self._masters = {_id_of(master): master for master in _keys(self._folder / MASTER_FILE)}
+            with self._changing:  # what was read before a rotation of this process must not come after it
+                self._masters = _by_id(_keys(self._folder / MASTER_FILE))
         master = self._masters.get(head[1:])
         if head[:1] != _FORMAT or master is None:
             raise IntegrityError(
@@ -128,23 +137,45 @@ class KeyRing:
         """How many master keys can unwrap: one, unless a rotation kept older ones."""
         return len(self._masters)
 
-    def retire(self) -> int:
-        """Destroy every master key but the newest and return how many; what only they can open is gone, in backups too.
+    @property
+    def older(self) -> tuple[str, ...]:
+        """The ids of every master key but the newest, in hex: they only unwrap."""
+        return tuple(key_id.hex() for key_id in list(self._masters)[:-1])
 
-        Call it once `is_newest` holds for every data key.
+    def retire(self, ids: Iterable[str]) -> int:
+        """Destroy these master keys and return how many; what only they can open is gone, in backups too.
+
+        Call it once no data key lies under one of them, and none can come (`RetiredMaster`). Any other key stays,
+        also one that came meanwhile. Raises ConflictError where the newest is among them: new data keys need it.
         """
-        newest_id, newest = next(reversed(self._masters.items()))
-        num_retired = len(self._masters) - 1
-        write_atomic(self._folder / MASTER_FILE, _line(newest), at="keys.retire")
-        self._masters = {newest_id: newest}
-        return num_retired
+        doomed = {bytes.fromhex(key_id) for key_id in ids}
+        with self._alone() as masters:
+            if list(masters)[-1] in doomed:
+                raise ConflictError("the newest master key cannot be destroyed", hint="make another one first")
+            kept = {key_id: master for key_id, master in masters.items() if key_id not in doomed}
+            self._write(kept, at="keys.retire")
+            return len(masters) - len(kept)
 
     def rotate(self) -> None:
         """Make a new master key for all wraps from now on; the old ones go on unwrapping."""
-        master = secrets.token_bytes(_KEY_BYTES)
-        lines = [*self._masters.values(), master]
-        write_atomic(self._folder / MASTER_FILE, b"".join(_line(key) for key in lines), at="keys.rotate")
-        self._masters = {**self._masters, _id_of(master): master}  # replaced, not changed: others may be reading it
+        with self._alone() as masters:
+            master = secrets.token_bytes(_KEY_BYTES)
+            self._write({**masters, _id_of(master): master}, at="keys.rotate")
+
+    @contextmanager
+    def _alone(self) -> Iterator[dict[bytes, bytes]]:
+        """Yield the master keys that the file holds while no other thread or process changes them."""
+        with self._changing:
+            descriptor = os.open(self._folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield _by_id(_keys(self._folder / MASTER_FILE))
+            finally:
+                os.close(descriptor)
+
+    def _write(self, masters: dict[bytes, bytes], *, at: str) -> None:
+        write_atomic(self._folder / MASTER_FILE, b"".join(_line(key) for key in masters.values()), at=at)
+        self._masters = masters  # replaced, not changed: others may be reading it
 
 
 _RESTORE: Final = "restore the keys folder from your own copy of it; it is not part of data backups"
@@ -218,6 +249,10 @@ def _one_key(path: Path) -> bytes:
 
 def _line(key: bytes) -> bytes:
     return base64.b64encode(key) + b"\n"
+
+
+def _by_id(masters: list[bytes]) -> dict[bytes, bytes]:
+    return {_id_of(master): master for master in masters}
 
 
 def _id_of(master: bytes) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from datahall.core.durable import remove, rename, sync_data, sync_file, sync_folder, write_atomic
+from datahall.core.durable import cut, remove, rename, sync_data, sync_file, sync_folder, write_atomic
 from datahall.core.errors import IntegrityError, StorageFullError, UnavailableError
 from datahall.core.records import Answer
 from datahall.serve.segment_files import OPEN, SEALED, Segment, first_sequence, read_segment, segment_files
@@ -215,7 +215,7 @@ class AnswerLog:
             size = len(data) - segment.num_torn_bytes
             seal = open_seal(data, self._key, self.gateway, first_sequence(path))
             assert seal is not None, "records were read, so there is a header"
-            os.truncate(path, size)
+            cut(path, size, at="answers.torn")
             with path.open("ab") as file:
                 file.write(seal.end(offset=size, num_records=len(segment.raw)))
         _remember(self.folder, self.gateway, following)

@@ -20,6 +20,9 @@ T = TypeVar("T")
 class Store(Catalogue, LedgerStore, Protocol):
     """A backend that is both."""
 
+    def forget_calls(self, kept: int = ...) -> None:
+        """Forget the idempotency keys of all but the newest acts."""
+
 
 def app(name: str = "tumours", *, team: str = "ward", digest: str = "0") -> App:
     """Return a small record with an index."""
@@ -193,6 +196,15 @@ class CatalogueContract:
                 ask()
             assert not isinstance(caught.value, RepeatedError)
         assert catalogue.reply("bob/1", "else") is None
+
+    def test_only_the_oldest_calls_are_forgotten_while_a_hall_goes_on(self, catalogue: Store) -> None:
+        catalogue.act(_called("first"))
+        declare(catalogue, app("b"))
+        catalogue.forget_calls(2)
+        assert catalogue.reply("ann/1", "what") == b"sealed"
+        declare(catalogue, app("c"))
+        catalogue.forget_calls(2)
+        assert catalogue.reply("ann/1", "what") is None
 
     def test_a_refused_act_does_not_use_up_its_call(self, catalogue: Store) -> None:
         declare(catalogue, app("first"))

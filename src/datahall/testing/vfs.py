@@ -101,7 +101,8 @@ class DiskLayer:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Make every connection opened in the block go through this layer; one at a time in a process."""
-        assert _library_guard.acquire(blocking=False), "one layer is installed at a time"
+        alone = _library_guard.acquire(blocking=False)
+        assert alone, "one layer is installed at a time"
         try:
             self._register()
             yield

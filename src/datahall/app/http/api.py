@@ -13,7 +13,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
-from datahall.app.calls import REPLAYED, Once
+from datahall.app.calls import HEADER, REPLAYED, Once
 from datahall.app.control import Control
 from datahall.app.events import Broke, Event, Notify
 from datahall.app.http.guard import answer, body_of, install_errors, key_of, once_named
@@ -113,6 +113,10 @@ class Api:
 
     async def backup(self, request: Request) -> Response:
         """Back the hall up into a file of its machine, an event a line; a caller who leaves stops it."""
+        if HEADER in request.headers:
+            raise UserError(
+                f"a backup takes no {HEADER}: each call makes one anew", where=HEADER, hint="leave the header out"
+            )
         body = await body_of(request, BackupBody)
         file = Path(body.file)
         if not file.is_absolute():
@@ -208,6 +212,7 @@ def _once(route: ApiRoute, handler: Handler, control: Control) -> Handler:
 
 Work = Callable[[Notify, Cancel], object]
 """What takes long and tells what happens: a lifecycle, a backup."""
+_FAILED: Final = "control failed at it, and cannot say why"
 
 
 def _streamed(work: Work) -> Response:
@@ -228,6 +233,10 @@ async def _stream(long_work: Work) -> AsyncIterator[bytes]:
             long_work(notify, cancel)
         except DatahallError as error:
             notify(broke(error))
+        except Exception:
+            # A mistake of ours, whose traceback goes into the log; whoever follows must hear that it is over.
+            notify(Broke(error="UnavailableError", what=_FAILED, hint="see: datahall logs control"))
+            raise
         finally:
             loop.call_soon_threadsafe(events.put_nowait, None)
 

@@ -128,7 +128,11 @@ class Walk:
         except BaseException:  # Ctrl-C and our own mistakes: the step must not stay running in the catalogue
             self._fail(running, "interrupted", "stopped while it ran")
             raise
-        done = self._finish(running, result)
+        try:
+            done = self._finish(running, result)
+        except ConflictError as error:  # its objects were condemned before they had a name, or the key over them was
+            self._fail(running, "failed", error.what)
+            raise ConflictError(f"what '{label}' made was not kept: {error.what}", hint="run it again") from error
         took_s = (done.ended_at_ns - done.started_at_ns) / 1e9
         notify(StepEnded(name=label, how="ran", summary=result.summary, took_s=took_s))
         return result.outputs

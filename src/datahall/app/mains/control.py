@@ -86,12 +86,13 @@ def _serve(hall: Hall) -> int:
 
 
 def _collect_on(hall: Hall, ending: threading.Event, control: Control) -> None:
-    """Collect garbage until told to end; what goes wrong is shown, and tried again at the next pass."""
+    """Collect garbage and forget old calls until told to end; what goes wrong is shown, and tried again at the next pass."""
     problems: list[str] = []
     control.watch(lambda: tuple(problems))
     while not ending.wait(COLLECT_SECONDS):
         try:
             hall.collector.collect()
+            hall.catalogue.forget_calls()
         except (DatahallError, OSError) as error:
             problems[:] = [f"garbage collection: {error.what if isinstance(error, DatahallError) else error}"]
         else:

@@ -36,9 +36,11 @@ DRAWING = name_of("drawing", shared=True)
 def names_of(prepared: PreparedAct) -> list[Name]:
     """Return the locks that an act needs: each record that it rests on, its call, its fence.
 
-    The fence is shared: the acts of one holder run side by side, and only who takes the lease over waits for them.
+    What must only stay as it is, is shared: the acts of one holder run side by side, and so do those under one master
+    key. Only who takes the lease over, or retires the key, waits for them.
     """
-    names = [DRAWING, *(name_of("record", *place) for place in prepared.places)]
+    changed = {(row.kind, row.id) for row in prepared.rows}
+    names = [DRAWING, *(name_of("record", *place, shared=place not in changed) for place in prepared.places)]
     if prepared.act.call is not None:
         names.append(name_of("call", prepared.act.call.id))
     return names + fence_names(prepared.act.fence)

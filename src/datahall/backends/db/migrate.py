@@ -56,7 +56,7 @@ def migrate_postgres(
     place = folder / "hall.db"
     with server.said_plainly(), said_plainly(place):
         engine = server.writing_engine()
-        with engine.begin() as connection:
+        with engine.connect() as connection:
             revision = str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
         if not (plan := _plan(place, revision, target)):
             return None

@@ -99,8 +99,12 @@ class PostgresCatalogue(Reads):
 
     def take_over(self) -> None:
         """Forget the oldest idempotency keys. Leases stay: other processes may hold them."""
+        self.forget_calls()
+
+    def forget_calls(self, kept: int = CALLS_KEPT) -> None:
+        """Forget the idempotency keys of all but the newest acts; now and then, or a hall that stays up keeps them all."""
         sql = "DELETE FROM calls WHERE seq < (SELECT coalesce(max(seq) + 1, 0) FROM entries) - ?"
-        self.transact(lambda cursor: self._sql.run(cursor, sql, CALLS_KEPT))
+        self.transact(lambda cursor: self._sql.run(cursor, sql, kept))
 
     def transact(self, work: Callable[[Cursor], T]) -> T:
         """Return what `work` returns, once the transaction that it wrote in is durable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -68,6 +68,7 @@ class Server:
                 cursor = connection.cursor()
                 result = work(cursor)
                 step(f"{at}/commit", partial(cursor.execute, "COMMIT"))
+                self._check_committed(cursor)
             except BaseException:  # whatever stopped it, none of it may stay
                 _take_back(pooled, connection)
                 raise
@@ -95,7 +96,7 @@ class Server:
                 if not error.connection_invalidated:
                     raise
                 connection = self._begin_reading()  # the server was restarted, and the pool is empty now
-            with connection:
+            with closing(connection):
                 yield connection
 
     def writing_engine(self) -> Engine:
@@ -121,6 +122,12 @@ class Server:
                 where=self.where,
                 hint="try again in a moment",
             ) from None
+
+    def _check_committed(self, cursor: psycopg.Cursor[Any]) -> None:
+        if (
+            cursor.statusmessage != "COMMIT"
+        ):  # what an aborted transaction is told: it was rolled back, without an error
+            raise UnavailableError("the database took a transaction back", where=self.where, hint="run it again")
 
     def _begin(self) -> tuple[PoolProxiedConnection, psycopg.Connection[Any]]:
         """Return a connection in a writing transaction; those that a restart of the server cut are replaced."""

@@ -71,9 +71,15 @@ class SqliteCatalogue(Reads):
 
         def work(cursor: Cursor) -> None:
             self._sql.run(cursor, "UPDATE leases SET holder = '' WHERE holder <> ?", self.leases.holder)
-            self._sql.run(cursor, "DELETE FROM calls WHERE seq < ?", self._sql.next_seq(cursor) - CALLS_KEPT)
 
         self.transact(work)
+        self.forget_calls()
+
+    def forget_calls(self, kept: int = CALLS_KEPT) -> None:
+        """Forget the idempotency keys of all but the newest acts; now and then, or a hall that stays up keeps them all."""
+        self.transact(
+            lambda cursor: self._sql.run(cursor, "DELETE FROM calls WHERE seq < ?", self._sql.next_seq(cursor) - kept)
+        )
 
     def transact(self, work: Callable[[Cursor], T]) -> T:
         """Return what `work` returns, once the transaction that it wrote in is durable.

@@ -38,15 +38,14 @@ Rows = Sequence[tuple[Any, ...]]
 
 
 class Statements:
-    """Reads and writes rows through a driver's cursor; `mark` is the driver's parameter, `lock` holds what is read.
+    """Reads and writes rows through a driver's cursor; `mark` is the driver's parameter.
 
-    On Postgres `lock` is `FOR UPDATE`: what was read stays as it is until this transaction ends. SQLite has one writer.
     Many rows go in one statement: a driver lets go of the interpreter's lock in each, and with many threads waiting for
     it every statement costs a turn.
     """
 
-    def __init__(self, *, mark: str = "?", lock: str = "") -> None:
-        self._mark, self._lock = mark, lock
+    def __init__(self, *, mark: str = "?") -> None:
+        self._mark = mark
 
     def next_seq(self, cursor: Cursor) -> int:
         """Return the sequence number after the newest entry's; only where there is one writer."""
@@ -84,8 +83,7 @@ class Statements:
 
     def lease(self, cursor: Cursor, name: str) -> tuple[str, int, int, int] | None:
         """Return `(holder, token, beats, ttl_ms)`, None where nobody ever had the lease."""
-        sql = f"SELECT holder, token, beats, ttl_ms FROM leases WHERE name = ? {self._lock}"  # noqa: S608  (ours)
-        cursor.execute(self._sql(sql), (name,))
+        cursor.execute(self._sql("SELECT holder, token, beats, ttl_ms FROM leases WHERE name = ?"), (name,))
         row: tuple[str, int, int, int] | None = cursor.fetchone()
         return row
 
@@ -101,7 +99,7 @@ class Statements:
 
     @cache  # noqa: B019  (a store has one of these, as long as it lives)
     def _stored(self, kind: str, num: int) -> str:
-        return self._sql(f"SELECT id, seq, body FROM record_{kind} WHERE id IN ({_marks(num)}) {self._lock}")  # noqa: S608  (names of ours)
+        return self._sql(f"SELECT id, seq, body FROM record_{kind} WHERE id IN ({_marks(num)})")  # noqa: S608  (names of ours)
 
     @cache  # noqa: B019  (as for the one above)
     def _put(self, kind: str, num: int) -> str:

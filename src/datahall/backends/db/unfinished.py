@@ -24,11 +24,20 @@ def marker_of(path: Path) -> Path:
 
 
 def read_marker(path: Path) -> Marker | None:
-    """Return what a migration of the database at `path` was about that did not end; None where there is none."""
+    """Return what a migration of the database at `path` was about that did not end; None where there is none.
+
+    Raises SchemaError where nobody can say.
+    """
     try:
         return msgspec.json.decode(marker_of(path).read_bytes(), type=Marker)
     except FileNotFoundError:
         return None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(
+            f"a migration was cut short, and its marker cannot be read: {error}",
+            where=str(marker_of(path)),
+            hint="restore a backup, or put back the snapshot that lies beside the database and remove the marker",
+        ) from error
 
 
 def check_finished(path: Path) -> None:

@@ -14,6 +14,7 @@ from datahall.core.records.holdout import Holdout
 from datahall.core.records.lease import Call, Lease
 from datahall.core.records.policy import Claim, Policy
 from datahall.core.records.principal import ApiKey
+from datahall.core.records.retired_master import RetiredMaster
 from datahall.core.records.run import Run
 from datahall.core.records.snapshot import Column, ColumnKind, Snapshot, Source, Split
 from datahall.core.records.step import Step, StepState
@@ -35,6 +36,7 @@ CATALOGUE_RECORDS: tuple[type[Record], ...] = (
     Holdout,
     Policy,
     Replica,
+    RetiredMaster,
     RouteTable,
     Run,
     Snapshot,
@@ -83,6 +85,7 @@ __all__ = [
     "R",
     "Record",
     "Replica",
+    "RetiredMaster",
     "Route",
     "RouteReplica",
     "RouteTable",

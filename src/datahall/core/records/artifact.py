@@ -49,5 +49,13 @@ class Artifact(Record, frozen=True, kw_only=True):
     media_type: str
 
     def excluded_by(self) -> tuple[tuple[str, str], ...]:
-        """Return the condemnation of its object: what garbage collection may remove, nobody can name any more."""
-        return (("garbage", f"{self.team}/{self.object}"),)
+        """Return the condemnations of its object and of the master key over its data key.
+
+        What garbage collection may remove, nobody can name any more; nor what a master key opens that is to be destroyed.
+        """
+        return (("garbage", f"{self.team}/{self.object}"), ("retired_master", self.master))
+
+    @property
+    def master(self) -> str:
+        """The id of the master key that wraps the data key, in hex; `KeyRing.wrap` puts it behind the format byte."""
+        return self.wrapped_key[1:9].hex()

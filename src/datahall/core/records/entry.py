@@ -37,6 +37,7 @@ EntryKind = Literal[
     "artifact.erased",
     "keys.rotated",
     "keys.rewrapped",
+    "keys.retired",
 ]
 
 

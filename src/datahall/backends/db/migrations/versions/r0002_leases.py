@@ -1,4 +1,4 @@
-"""Leases, idempotent calls, condemned objects, answer segments by their hour, vouchers by keyed BLAKE2b."""
+"""Leases, idempotent calls, condemned objects and master keys, answer segments by their hour, vouchers by keyed BLAKE2b."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datahall.core.errors import SchemaError
 revision = "0002"
 down_revision = "0001"
 
-RECORDS = {"garbage": ("team",)}
+RECORDS: dict[str, tuple[str, ...]] = {"garbage": ("team",), "retired_master": ()}
 
 _KINDS_OF_0001 = {
     "hall.created",
