@@ -101,10 +101,22 @@ class Server:
     def writing_engine(self) -> Engine:
         """Return an engine for writing through SQLAlchemy, as migrations do; a connection each time."""
         engine = create_engine(
-            "postgresql+psycopg://", creator=self._connect, poolclass=NullPool, use_native_hstore=False
+            "postgresql+psycopg://", creator=self.connect, poolclass=NullPool, use_native_hstore=False
         )
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         return engine
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Return a new connection outside the pool. Raises the driver's errors, and UserError as `_settle`."""
+        ours = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "datahall", "tcp_user_timeout": 30_000}
+        # autocommit: the driver starts no transaction by itself.
+        connection: psycopg.Connection[Any] = driver().connect(**{**ours, **self._conninfo}, autocommit=True)
+        try:
+            self._settle(connection)
+        except BaseException:  # a refused server must not keep a connection open
+            connection.close()
+            raise
+        return connection
 
     @contextmanager
     def said_plainly(self) -> Iterator[None]:
@@ -149,7 +161,7 @@ class Server:
     def _make_engine(self) -> Engine:
         engine = create_engine(
             "postgresql+psycopg://",
-            creator=self._connect,
+            creator=self.connect,
             poolclass=QueuePool,
             pool_size=_NUM_CONNECTIONS,
             max_overflow=0,
@@ -162,17 +174,6 @@ class Server:
             connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
         return engine
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        ours = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "datahall", "tcp_user_timeout": 30_000}
-        # autocommit: the driver starts no transaction by itself.
-        connection: psycopg.Connection[Any] = driver().connect(**{**ours, **self._conninfo}, autocommit=True)
-        try:
-            self._settle(connection)
-        except BaseException:  # a refused server must not keep a connection open
-            connection.close()
-            raise
-        return connection
 
     def _settle(self, connection: psycopg.Connection[Any]) -> None:
         """Set the time-outs, and refuse a server that would lose or mangle what it acknowledges."""
