@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 
 import msgspec
 import pytest
 
+from datahall.app.belonging import open_keys
 from datahall.app.control import Control
 from datahall.app.leasing import leased
 from datahall.app.owner import ensure_owner
+from datahall.app.settings import read_settings
+from datahall.app.stores import open_catalogue
 from datahall.app.wiring import open_hall
-from datahall.core.errors import HallBusyError
+from datahall.core.clock import SystemClock
+from datahall.core.errors import HallBusyError, UserError
 from datahall.core.hall import HallPaths
 from datahall.core.records import Act, Change, Step
 from datahall.testing.catalogue import app, declare
@@ -63,3 +68,60 @@ def test_a_hall_that_is_opened_again_waits_for_nobody(make, store):
             before_ns = hall.clock.monotonic_ns()
             assert hall.sequencer.flush().size == len(hall.catalogue.entries())
             assert hall.clock.monotonic_ns() - before_ns < 5e9  # a lease that nobody gave back takes 10 s to run out
+
+
+def begun(paths):
+    with open_hall(paths) as hall:
+        ensure_owner(hall.catalogue, hall.keys, hall.clock)
+        return len(hall.catalogue.entries())
+
+
+def still_works(paths, num_entries):
+    with open_hall(paths) as hall:
+        assert len(hall.catalogue.entries()) == num_entries
+        declare(hall.catalogue, app("after"))
+        assert hall.sequencer.flush().size == num_entries + 1
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_keys_that_are_missing_are_not_made_anew_beside_a_ledger(make, store):
+    paths = make("hall", store)
+    num_entries = begun(paths)
+    shutil.move(paths.keys, paths.root / "mine")
+    with pytest.raises(UserError, match="keys of this hall are missing") as caught, open_hall(paths):
+        pytest.fail("it opened")
+    assert "copy that hall's keys/" in caught.value.hint
+    assert list(paths.keys.iterdir()) == []
+    paths.keys.rmdir()
+    shutil.move(paths.root / "mine", paths.keys)
+    still_works(paths, num_entries)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_database_that_was_begun_with_other_keys_is_refused_before_anything_is_written(make, store):
+    paths, stranger = make("hall", store), make("stranger", "sqlite")
+    num_entries = begun(paths)
+    begun(stranger)
+    shutil.move(paths.keys, paths.root / "mine")
+    shutil.copytree(stranger.keys, paths.keys)
+    with pytest.raises(UserError, match="belongs to a hall with other keys"), open_hall(paths):
+        pytest.fail("it opened")
+    shutil.rmtree(paths.keys)
+    shutil.move(paths.root / "mine", paths.keys)
+    still_works(paths, num_entries)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_so_is_one_whose_first_entries_no_checkpoint_covers_yet(make, store):
+    """As after a kill in the first half second."""
+    paths, stranger = make("hall", store), make("stranger", "sqlite")
+    begun(stranger)
+    with closing(open_catalogue(read_settings(paths), paths, SystemClock(), open_keys(paths))) as catalogue:
+        ensure_owner(catalogue, open_keys(paths), SystemClock())
+    shutil.move(paths.keys, paths.root / "mine")
+    shutil.copytree(stranger.keys, paths.keys)
+    with pytest.raises(UserError, match="belongs to a hall with other keys"), open_hall(paths):
+        pytest.fail("it opened")
+    shutil.rmtree(paths.keys)
+    shutil.move(paths.root / "mine", paths.keys)
+    still_works(paths, 1)
