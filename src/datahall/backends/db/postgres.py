@@ -23,8 +23,7 @@ from datahall.ledger.bodies import read_entry
 
 T = TypeVar("T")
 
-# The filter is computed before the number is drawn: a transaction has its id first, as gaps.py needs it.
-_DRAW = "SELECT nextval('entry_seq') WHERE pg_current_xact_id() IS NOT NULL"
+_DRAW = "SELECT nextval('entry_seq')"
 _FORGET = "DELETE FROM calls WHERE seq < (SELECT coalesce(max(seq) + 1, 0) FROM entries) - ?"
 
 
@@ -130,12 +129,13 @@ class PostgresCatalogue(Reads):
 
         Acts wait while it begins, as long as those under way take. Raises UnavailableError where one takes 10 s.
         """
-        with self._server.alone([DRAWING._replace(shared=False)]) as let_go:
-            self._gaps.close_all(self._entry_key)
-            with self._server.reading() as connection:
+        # Both apart: acts that wait for this lock may have every connection of the pool.
+        with self._server.reading(apart=True) as connection:
+            with self._server.alone(DRAWING) as transact:
+                while transact(lambda cursor: self._gaps.fill(cursor, self._entry_key)):
+                    pass
                 connection.exec_driver_sql("SELECT 1")  # from now on it sees this moment
-                let_go()
-                yield connection
+            yield connection
 
     def _whole_pending(self, limit: int) -> tuple[list[tuple[int, bytes]], bool]:
         """Return what is pending before the first open number, and whether there is anything beyond it."""

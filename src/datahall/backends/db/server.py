@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, NullPool, PoolProxiedConnection, Queu
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from datahall.backends.db.advisory import Name, lock
+from datahall.backends.db.advisory import Name
 from datahall.backends.db.statements import Cursor
 from datahall.core.durable import step
 from datahall.core.errors import DatahallError, IntegrityError, StorageFullError, UnavailableError, UserError
@@ -26,6 +26,7 @@ _CONNECT_TIMEOUT_S = 5
 _POOL_TIMEOUT_S = 10
 _NUM_CONNECTIONS = 24
 """At most so many a process: a server has 100 for everybody unless told otherwise."""
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _SESSION = {
     "statement_timeout": "30s",
     "lock_timeout": "10s",
@@ -50,7 +51,10 @@ class Server:
         self._password = str(parsed.password or parsed.query.get("password", ""))
         if "password" in parsed.query:
             self.where = parsed.difference_update_query(["password"]).set(password=None).render_as_string()
-        self._engine = self._make_engine()
+        self._engine = self._make_engine(
+            poolclass=QueuePool, pool_size=_NUM_CONNECTIONS, max_overflow=0, pool_timeout=_POOL_TIMEOUT_S
+        )
+        self._apart = self._make_engine(poolclass=NullPool)
 
     def close(self) -> None:
         """Close every connection that nobody uses."""
@@ -65,9 +69,7 @@ class Server:
         with self.said_plainly():
             pooled, connection = self._begin()
             try:
-                cursor = connection.cursor()
-                result = work(cursor)
-                step(f"{at}/commit", partial(cursor.execute, "COMMIT"))
+                result = _work(connection, work, at=at)
             except BaseException:  # whatever stopped it, none of it may stay
                 _take_back(pooled, connection)
                 raise
@@ -75,26 +77,26 @@ class Server:
             return result
 
     @contextmanager
-    def alone(self, names: Sequence[Name]) -> Iterator[Callable[[], None]]:
-        """Hold locks that have nothing to do with a transaction of the caller's; yield what lets go of them early."""
+    def alone(self, name: Name) -> Iterator[Callable[[Callable[[Cursor], T]], T]]:
+        """Hold a lock alone, on a connection outside the pool; yield what runs work there as `transact` does."""
         with self.said_plainly():
-            pooled, connection = self._begin()
+            connection = self.connect()
             try:
-                lock(connection.cursor(), names)
-                yield connection.rollback
+                connection.execute("SELECT pg_advisory_lock(%s)", (name.key,))
+                yield partial(_run, connection, at="postgres.alone")
             finally:
-                _take_back(pooled, connection)
+                connection.close()  # and with it the lock goes, and whatever was not committed
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Yield a connection in a read-only transaction that sees one moment."""
+    def reading(self, *, apart: bool = False) -> Iterator[Connection]:
+        """Yield a connection in a read-only transaction that sees one moment; `apart`, from outside the pool."""
         with self.said_plainly():
             try:
-                connection = self._begin_reading()
+                connection = self._begin_reading(self._apart if apart else self._engine)
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-                connection = self._begin_reading()  # the server was restarted, and the pool is empty now
+                connection = self._begin_reading(self._engine)  # the server was restarted, and the pool is empty now
             with connection:
                 yield connection
 
@@ -140,7 +142,7 @@ class Server:
             pooled = self._engine.raw_connection()
             connection: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]  # the driver's own
             try:
-                connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+                connection.execute(_BEGIN)
             except driver().OperationalError:
                 pooled.invalidate()
                 if is_last:
@@ -149,8 +151,8 @@ class Server:
                 return pooled, connection
         raise AssertionError
 
-    def _begin_reading(self) -> Connection:
-        connection = self._engine.connect()
+    def _begin_reading(self, engine: Engine) -> Connection:
+        connection = engine.connect()
         try:
             connection.begin()
         except DBAPIError:
@@ -158,16 +160,8 @@ class Server:
             raise
         return connection
 
-    def _make_engine(self) -> Engine:
-        engine = create_engine(
-            "postgresql+psycopg://",
-            creator=self.connect,
-            poolclass=QueuePool,
-            pool_size=_NUM_CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=_POOL_TIMEOUT_S,
-            use_native_hstore=False,
-        )
+    def _make_engine(self, **pool: Any) -> Engine:
+        engine = create_engine("postgresql+psycopg://", creator=self.connect, use_native_hstore=False, **pool)
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
@@ -252,6 +246,19 @@ def _conninfo(url: str) -> dict[str, Any]:
 
 def _no_url() -> UserError:
     return UserError("this is no URL of a Postgres database", hint="write postgresql://USER@HOST/DATABASE")
+
+
+def _run(connection: psycopg.Connection[Any], work: Callable[[Cursor], T], *, at: str) -> T:
+    connection.execute(_BEGIN)
+    return _work(connection, work, at=at)
+
+
+def _work(connection: psycopg.Connection[Any], work: Callable[[Cursor], T], *, at: str) -> T:
+    """Do `work` in the transaction that has begun, and commit it."""
+    cursor = connection.cursor()
+    result = work(cursor)
+    step(f"{at}/commit", partial(cursor.execute, "COMMIT"))
+    return result
 
 
 def _take_back(pooled: PoolProxiedConnection, connection: psycopg.Connection[Any]) -> None:
