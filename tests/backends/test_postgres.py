@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from datahall.backends.db import advisory
 from datahall.backends.db.acts import Batch, PreparedAct
-from datahall.backends.db.advisory import Name, lock
+from datahall.backends.db.advisory import DRAWING, Name, lock
 from datahall.backends.db.gaps import WHY
 from datahall.backends.db.opening import open_catalogue
 from datahall.backends.db.postgres import PostgresCatalogue
@@ -111,22 +111,82 @@ def test_a_number_that_is_still_being_written_is_never_closed(catalogue, postgre
     assert [entry.app for entry in catalogue.entries()] == ["slow", "fast"]
 
 
-def test_a_writer_that_got_its_id_last_and_its_number_first_is_waited_for(catalogue, postgres_url):
-    """The snapshot's xmax lies at or below the id of such a writer, so it would be taken for gone."""
+def test_a_writer_that_drew_before_others_committed_is_waited_for(catalogue, postgres_url):
     with psycopg.connect(postgres_url) as early, psycopg.connect(postgres_url) as late:
-        early.execute("SELECT pg_current_xact_id()")
-        late.execute("SELECT pg_current_xact_id()")
-        assert late.execute("SELECT nextval('entry_seq')").fetchone() == (0,)
-        (seq,) = early.execute("SELECT nextval('entry_seq')").fetchone()
+        for drawer, number in ((late, 0), (early, 1)):
+            lock(drawer.cursor(), [DRAWING])
+            assert drawer.execute("SELECT nextval('entry_seq')").fetchone() == (number,)
         batch = Batch(early.cursor(), Statements(mark="%s"), [])
-        batch.admit(PreparedAct(Act(kind="hall.created", actor="t")), seq)
+        batch.admit(PreparedAct(Act(kind="hall.created", actor="t")), 1)
         batch.write(0, KEY)
         early.commit()
         for _ in range(3):
             assert catalogue.pending(10) == []
         late.rollback()
-        catalogue._gaps.close(KEY)
+        assert [seq for seq, _ in catalogue.pending(10)] == [0, 1]
         assert [entry.kind for entry in catalogue.entries(0, 1)] == ["entry.void"]
+
+
+def test_what_others_do_on_the_server_keeps_no_gap_open(catalogue, postgres, postgres_url):
+    declare(catalogue, app("before"))
+    die_before_the_commit(catalogue, postgres_url, "lost")
+    with psycopg.connect(postgres.url()) as elsewhere, psycopg.connect(postgres_url) as here:
+        for stranger in (elsewhere, here):
+            stranger.execute("SELECT pg_current_xact_id()")
+        declare(catalogue, app("after"))
+        assert [seq for seq, _ in catalogue.pending(10)] == [0, 1, 2]
+
+
+def test_drawers_that_never_pause_keep_no_gap_open(catalogue, postgres_url):
+    """A lock that is only tried for would never be free: somebody always draws."""
+    die_before_the_commit(catalogue, postgres_url, "lost")
+    declare(catalogue, app("after"))
+    with psycopg.connect(postgres_url) as drawer, ThreadPoolExecutor(1) as pool:
+        lock(drawer.cursor(), [DRAWING])
+        assert catalogue.pending(10) == []
+        asked = pool.submit(catalogue.pending, 10)
+        while not asked.done():
+            if waits_for_drawing(postgres_url):
+                drawer.rollback()
+        assert [seq for seq, _ in asked.result()] == [0, 1]
+
+
+def waits_for_drawing(url):
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        ).fetchone() > (0,)
+
+
+def test_a_moment_is_read_while_acts_hold_every_connection(catalogue):
+    """Acts wait for the lock of whoever reads, and may have the whole pool by then."""
+    begun, ended, failed = threading.Event(), threading.Event(), []
+
+    def write(thread):
+        for number in range(100_000):
+            if ended.is_set():
+                return
+            if number == 3:
+                begun.set()
+            try:
+                declare(catalogue, app(f"{thread}-{number}"))
+            except UnavailableError as error:
+                if "connections" not in error.what:  # with more writers than connections one may be unlucky
+                    failed.append(error)
+
+    with ThreadPoolExecutor(32) as pool:  # more than the pool has connections
+        writers = [pool.submit(write, thread) for thread in range(32)]
+        try:
+            assert begun.wait(20)
+            for _ in range(5):
+                with catalogue.reading_whole() as connection:
+                    top, num = connection.exec_driver_sql("SELECT max(seq), count(*) FROM entries").one()
+                    assert num == top + 1
+        finally:
+            ended.set()
+        for writer in writers:
+            writer.result()
+    assert failed == []
 
 
 def test_a_refused_act_draws_no_number(catalogue):

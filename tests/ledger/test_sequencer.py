@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from datahall.core.errors import ConflictError, IntegrityError
+from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.core.errors import ConflictError, IntegrityError, UnavailableError
 from datahall.ledger import tree
 from datahall.ledger.bodies import entry_body
 from datahall.ledger.checkpoint import sign_checkpoint, verify_note
@@ -227,3 +228,41 @@ def test_a_stopped_sequencer_can_be_started_again_and_never_holds_the_process(st
         assert published.wait(10)
     finally:
         sequencer.stop()
+
+
+def test_a_sequencer_that_died_is_followed_while_somebody_waits_for_it(store, signer, clock):
+    gone = SqliteCatalogue(store.path, clock)
+    assert gone.leases.acquire("sequencer") is not None
+    declare(store, app())
+    assert Sequencer(store, signer, ORIGIN, clock, coordinator=store.leases).flush().size == 1
+    gone.close()
+
+
+def test_a_sequencer_that_lives_is_waited_for(store, signer, clock):
+    """The control of the test above: whoever holds the lease beats, and the other signs nothing."""
+    other = SqliteCatalogue(store.path, clock)
+    lease = other.leases.acquire("sequencer")
+    declare(store, app())
+
+    class Beating:
+        monotonic_ns, now_ns = clock.monotonic_ns, clock.now_ns
+
+        def sleep(self, seconds):
+            clock.sleep(seconds)
+            other.leases.beat()
+
+    with pytest.raises(UnavailableError, match="does not integrate"):
+        Sequencer(store, signer, ORIGIN, Beating(), coordinator=store.leases).flush()
+    assert store.checkpoint() is None
+    assert other.leases.leases() == [lease]
+    other.close()
+
+
+def test_a_sequencer_that_is_stopped_gives_its_lease_back(store, signer, clock):
+    sequencer = Sequencer(store, signer, ORIGIN, clock, coordinator=store.leases)
+    sequencer.start()
+    declare(store, app())
+    sequencer.flush()
+    assert [lease.name for lease in store.leases.leases()] == ["sequencer"]
+    sequencer.stop()
+    assert store.leases.leases() == []

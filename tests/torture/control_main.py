@@ -172,7 +172,8 @@ class Operations:
                 raise ConflictError("another job of this application runs")
             self._busy.add(said["app"])
         try:
-            with leased(self._catalogue, self._catalogue.leases, f"run/{said['app']}", "another job runs") as fenced:
+            name, busy = f"run/{said['app']}", "another job runs"
+            with leased(self._catalogue, self._catalogue.leases, name, busy, clock=self._hall.clock) as fenced:
                 return self._job(fenced, said, once)
         finally:
             self._busy.discard(said["app"])

@@ -186,8 +186,9 @@ class Control:
         try:
             intent = intend(loaded, self._hall.catalogue, self._hall.clock, serving=self._serving)
             busy = f"another lifecycle of '{loaded.spec.name}' runs"
-            with leased(self._hall.catalogue, self._hall.catalogue.leases, f"run/{loaded.spec.name}", busy) as fenced:
-                ended = Walk(fenced, self._hall.stages, self._hall.clock).run(intent, notify, cancel)
+            catalogue, clock = self._hall.catalogue, self._hall.clock
+            with leased(catalogue, catalogue.leases, f"run/{loaded.spec.name}", busy, clock=clock) as fenced:
+                ended = Walk(fenced, self._hall.stages, clock).run(intent, notify, cancel)
             if once is not None:
                 body = {"app": ended.app, "outcome": ended.outcome}
                 call = self.calls.call(once, ended)
@@ -317,7 +318,8 @@ class Control:
         """Write all of the hall but its keys into a file of this machine, while everything else goes on."""
         hall = self._hall
         hall.sequencer.flush()  # so that the backup's checkpoint covers what is in it
-        alone = partial(leased, hall.catalogue, hall.catalogue.leases, COLLECTING, "garbage is being collected")
+        busy = "garbage is being collected"
+        alone = partial(leased, hall.catalogue, hall.catalogue.leases, COLLECTING, busy, clock=hall.clock)
         backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, snapshot_of(hall.catalogue), alone=alone)
         made = backups.make(file, replace=replace, notify=notify, cancel=cancel)
         notify(made)

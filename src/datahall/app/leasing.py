@@ -9,12 +9,14 @@ from contextlib import contextmanager
 import msgspec
 
 from datahall.core.errors import ConflictError, DatahallError
-from datahall.core.ports import Catalogue, Coordinator
+from datahall.core.ports import Catalogue, Clock, Coordinator
 from datahall.core.records import Act, Entry, Lease, R
 
 TTL_S = 10.0
 BEAT_S = TTL_S / 4
 """Three beats may be missed before somebody else takes over."""
+PATIENCE_S = TTL_S + 1
+_ASK_S = 0.25
 
 
 class Fenced:
@@ -72,11 +74,24 @@ class Heart:
 
 
 @contextmanager
-def leased(catalogue: Catalogue, coordinator: Coordinator, name: str, what: str) -> Iterator[Catalogue]:
-    """Yield a catalogue that writes under the lease `name`. Raises ConflictError, saying `what`, where another has it."""
-    lease = coordinator.acquire(name, ttl_s=TTL_S)
-    if lease is None:
-        raise ConflictError(what, hint="see it with: datahall ps")
+def leased(
+    catalogue: Catalogue,
+    coordinator: Coordinator,
+    name: str,
+    what: str,
+    *,
+    clock: Clock,
+    patience_s: float = PATIENCE_S,
+) -> Iterator[Catalogue]:
+    """Yield a catalogue that writes under the lease `name`. Raises ConflictError, saying `what`, where another has it.
+
+    Watches for `patience_s` first: a holder that died shows only by a heartbeat that stands still meanwhile.
+    """
+    deadline_ns = clock.monotonic_ns() + int(patience_s * 1e9)
+    while (lease := coordinator.acquire(name, ttl_s=TTL_S)) is None:
+        if clock.monotonic_ns() >= deadline_ns:
+            raise ConflictError(what, hint="see it with: datahall ps")
+        clock.sleep(_ASK_S)
     try:
         yield Fenced(catalogue, lease)
     finally:

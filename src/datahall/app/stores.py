@@ -36,14 +36,15 @@ CACHE_BYTES: Final = 10 << 30
 """How much of a remote object store is kept on this machine where the settings do not say."""
 
 
-def open_catalogue(settings: Settings, paths: HallPaths, clock: Clock, keys: KeyRing) -> HallCatalogue:
-    """Open the catalogue. Raises UserError for a database that this Datahall cannot use, and as `opening` does."""
+def open_catalogue(settings: Settings, paths: HallPaths, clock: Clock, keys: KeyRing | None) -> HallCatalogue:
+    """Open the catalogue; without `keys` for reading only. Raises UserError for a database that this Datahall cannot use, and as `opening` does."""
+    entry_key = b"" if keys is None else keys.entry_key
     if settings.database is None:
         _check_idle(paths, (("database_password_env", settings.database_password_env),), "database")
-        return SqliteCatalogue(paths.db, clock, entry_key=keys.entry_key)
+        return SqliteCatalogue(paths.db, clock, entry_key=entry_key)
     if urlsplit(settings.database).scheme not in {"postgresql", "postgres"}:
         raise _refused(paths, "database", settings.database, "name a database as postgresql://USER@HOST/NAME")
-    return opening.open_catalogue(database_url(settings), clock, entry_key=keys.entry_key)
+    return opening.open_catalogue(database_url(settings), clock, entry_key=entry_key)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from types import FrameType
 
 import msgspec
 
+from datahall.app.belonging import open_keys
 from datahall.app.processes import started_at
 from datahall.app.supervision import SupervisorState
 from datahall.backends.db.lock import HallLock
@@ -114,7 +115,7 @@ def supervise(paths: HallPaths, host: str, port: int, *, started: Callable[[Supe
     # Two commands may both find nothing running and start one each: two gateways would give out the same answer ids.
     with HallLock(paths.supervisor_lock):
         with HallLock(paths.lock):
-            keys = KeyRing.open(paths.keys, create=True)
+            keys = open_keys(paths)
         return _supervise(paths, keys, _listen(host, port), host, started)
 
 

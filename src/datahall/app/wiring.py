@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from datahall.app.backup.mark import BackupMark
+from datahall.app.belonging import check_belongs, open_keys
 from datahall.app.collection import Collector
 from datahall.app.jobs import Jobs
 from datahall.app.leasing import Heart
@@ -61,15 +62,14 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
     """Create the hall if need be, take its lock, and yield it open.
 
     `lifeline` is the reading end of a pipe with whose writing end the hall's processes end; without one they end with
-    this process. Raises HallBusyError where another process holds the hall, UserError for settings that cannot be.
+    this process. Raises HallBusyError where another process holds the hall, UserError for settings that cannot be and
+    for a database that was begun with other keys.
     """
     clock = clock or SystemClock()
     paths.create()
     settings = read_settings(paths)
     blobs = open_blobs(settings, paths)
-    with HallLock(paths.lock):
-        keys = KeyRing.open(paths.keys, create=True)
-        catalogue = open_catalogue(settings, paths, clock, keys)
+    with HallLock(paths.lock), _opened(paths, settings, clock) as (keys, catalogue):
         sequencer = Sequencer(
             catalogue,
             keys.signer,
@@ -82,17 +82,26 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
         jobs = LocalLauncher(paths.logs, paths.work)
         replicas = LocalLauncher(paths.logs, paths.work, lifeline=lifeline)
         try:
-            catalogue.take_over()
             sequencer.start()
             with Heart(catalogue.leases):
                 yield _wire(paths, settings, clock, keys, catalogue, blobs, sequencer, jobs, replicas)
         finally:
             jobs.stop_all()
-            try:
-                sequencer.stop()
-            finally:
-                catalogue.close()
-                paths.drop_runtime()
+            sequencer.stop()
+
+
+@contextmanager
+def _opened(paths: HallPaths, settings: Settings, clock: Clock) -> Iterator[tuple[KeyRing, HallCatalogue]]:
+    """Yield the hall's keys and its catalogue, once nobody else holds them and they belong together."""
+    keys = open_keys(paths)
+    catalogue = open_catalogue(settings, paths, clock, keys)
+    try:
+        catalogue.take_over()
+        check_belongs(catalogue, keys, paths)
+        yield keys, catalogue
+    finally:
+        catalogue.close()
+        paths.drop_runtime()
 
 
 def _wire(

@@ -76,6 +76,7 @@ class Sequencer:
         self._interval_s = interval_s
         self._witnessed = ""
         """The note that the witness took last: it is not asked twice a second, as it may be far away."""
+        self._lease: Lease | None = None
         self._turn = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -104,12 +105,16 @@ class Sequencer:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and integrate what is left. Raises as `flush` does."""
+        """End the thread, integrate what is left and give the lease back. Raises as `flush` does."""
         if self._thread is not None:
             self._ending.set()
             self._thread.join()
             self._thread = None
-        self.flush()
+        try:
+            self.flush()
+        finally:
+            if self._coordinator is not None and self._lease is not None:
+                self._coordinator.release(self._lease)
 
     def _run(self) -> None:
         while not self._ending.wait(self._interval_s):
@@ -119,29 +124,31 @@ class Sequencer:
                 continue  # `problem` keeps it, for readiness and `ps` to show
 
     def _integrate_all(self) -> Checkpoint | None:
+        if self._coordinator is None:
+            return self._take_in(None)
+        deadline_ns = self._clock.monotonic_ns() + int(_PATIENCE_S * 1e9)
+        wanted: int | None = None
+        while True:
+            # Asked for each time: whoever holds it may be gone, and then nobody integrates but who takes it over.
+            fence = self._lease = self._coordinator.acquire(LEASE)
+            if fence is not None:
+                return self._take_in(fence)
+            if wanted is None:
+                wanted = max((seq + 1 for seq, _ in self._store.pending(_BATCH)), default=0)
+            newest = self._store.checkpoint()
+            if (newest.size if newest else 0) >= wanted:
+                return newest
+            if self._clock.monotonic_ns() > deadline_ns:
+                raise UnavailableError("the sequencer of another process does not integrate", hint="try again soon")
+            self._clock.sleep(0.05)
+
+    def _take_in(self, fence: Lease | None) -> Checkpoint | None:
         newest = self._store.checkpoint()
-        fence = None
-        if self._coordinator is not None:
-            fence = self._coordinator.acquire(LEASE)
-            if fence is None:
-                return self._wait_for_the_other()
         while new := integrate(self._store, self._signer, self.origin, fence=fence):
             num_taken = new.size - (newest.size if newest else 0)
             newest = new
             if num_taken < _BATCH:  # what comes in meanwhile waits for the next round, else this might never end
                 break
-        return newest
-
-    def _wait_for_the_other(self) -> Checkpoint | None:
-        """Return the checkpoint that whoever holds the lease wrote over all that is written by now."""
-        newest = self._store.checkpoint()
-        wanted = max((seq + 1 for seq, _ in self._store.pending(_BATCH)), default=0)
-        deadline_ns = self._clock.monotonic_ns() + int(_PATIENCE_S * 1e9)
-        while (newest.size if newest else 0) < wanted:
-            if self._clock.monotonic_ns() > deadline_ns:
-                raise UnavailableError("the sequencer of another process does not integrate", hint="try again soon")
-            self._clock.sleep(0.05)
-            newest = self._store.checkpoint()
         return newest
 
     def _publish(self, newest: Checkpoint | None) -> UnavailableError | None:

@@ -1,81 +1,75 @@
-"""Fills numbers that transactions drew and died with, once it is sure that nobody still has them."""
+"""Fills numbers that transactions drew and died with, while nobody can have one in hand."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from datahall.backends.db.acts import Batch, PreparedAct
-from datahall.backends.db.advisory import lock, name_of
+from datahall.backends.db.advisory import DRAWING, lock
+from datahall.backends.db.server import driver
 from datahall.backends.db.statements import Cursor, Statements
 from datahall.core.ports import Clock
 from datahall.core.records import Act
 
 WHY = "the transaction that drew this number ended without an act"
 _NUM_AT_ONCE = 1000
-_OPEN = (
-    "SELECT number FROM generate_series((SELECT coalesce(max(size), 0) FROM checkpoints), ?) AS number "
-    "WHERE NOT EXISTS (SELECT FROM entries WHERE seq = number) ORDER BY number LIMIT ?"
+_PATIENCE = "100ms"
+"""How long drawers may be held up: who asks for the lock alone keeps out those who come after."""
+_FIRST = (
+    "SELECT min(number) FROM generate_series((SELECT coalesce(max(size), 0) FROM checkpoints), "
+    "(SELECT coalesce(max(seq), -1) FROM entries)) AS number WHERE NOT EXISTS (SELECT FROM entries WHERE seq = number)"
 )
-
-
-class _Seen(NamedTuple):
-    """What was known when gaps were first seen."""
-
-    top: int
-    """The newest number of a committed entry: every open number below it had been drawn."""
-    horizon: int
-    """A transaction id given out after that: whoever drew one of those numbers has a lower one."""
+_OPEN = _FIRST.replace("min(number)", "number") + " ORDER BY number LIMIT ?"
 
 
 class Gaps:
     """Closes gaps in the sequence of entries. Threads: any; processes: any number, one at a time does it.
 
-    An act gets its transaction id first and its number second, so whoever drew a number below a committed one had an id
-    by then. An id drawn afterwards is higher; once every transaction below it has ended, so has that one, and what it
-    did not leave behind nobody will write. (The snapshot's xmax would not do: ids above it may be running already.)
+    Whoever draws a number holds DRAWING, shared, until its transaction ends. So while DRAWING is held alone, a number
+    below a committed one that has no entry is nobody's, and nobody will write it.
     """
 
     def __init__(self, transact: Callable[[Callable[[Cursor], bool]], bool], sql: Statements, clock: Clock) -> None:
         self._transact, self._sql, self._clock = transact, sql, clock
         self._turn = threading.Lock()
-        self._seen: _Seen | None = None
+        self._seen: int | None = None
+        """The first open number when a drawer was last found at work: a second time it is worth waiting for."""
 
     def close(self, key: bytes) -> bool:
         """Write an entry of kind `entry.void` at every number that is lost; return whether there was one.
 
-        `key` vouches for it as for any other entry. While a drawer may still be at work nothing is written: ask again.
+        `key` vouches for it as for any other entry. While a drawer is at work nothing is written: ask again.
         """
         with self._turn:
-            return self._transact(lambda cursor: self._close(cursor, key, is_sure=False))
+            return self._transact(lambda cursor: self._alone(cursor) and self.fill(cursor, key))
 
-    def close_all(self, key: bytes) -> None:
-        """As `close`, for whoever keeps every drawer out meanwhile: all that is open now is lost."""
-        with self._turn:
-            while self._transact(lambda cursor: self._close(cursor, key, is_sure=True)):
-                pass
-
-    def _close(self, cursor: Cursor, key: bytes, *, is_sure: bool) -> bool:
-        lock(cursor, [name_of("gaps")])
-        top = self._number(cursor, "SELECT coalesce(max(seq), -1) FROM entries")
-        newest = self._number(cursor, "SELECT pg_current_xact_id()::text::bigint")
-        if self._seen is None or is_sure:
-            self._seen = _Seen(top, newest)
-        oldest = self._number(cursor, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-        if oldest < self._seen.horizon and not is_sure:
-            return False
-        self._sql.run(cursor, _OPEN, self._seen.top, _NUM_AT_ONCE)
+    def fill(self, cursor: Cursor, key: bytes) -> bool:
+        """As `close`, for at most 1000 numbers, by whoever keeps every drawer out meanwhile."""
+        self._sql.run(cursor, _OPEN, _NUM_AT_ONCE)
         lost = [int(row[0]) for row in iter(cursor.fetchone, None)]
         void = PreparedAct(Act(kind="entry.void", actor="sequencer", body={"why": WHY}))
         batch = Batch(cursor, self._sql, [])
         for seq in lost:
             batch.admit(void, seq)
         batch.write(self._clock.now_ns(), key)
-        if len(lost) < _NUM_AT_ONCE:
-            self._seen = None
         return bool(lost)
 
-    def _number(self, cursor: Cursor, sql: str) -> int:
-        found: Any = self._sql.one(cursor, sql)
-        return int(found)
+    def _alone(self, cursor: Cursor) -> bool:
+        """Keep every drawer out until the transaction ends; return False where one is at work."""
+        if self._sql.one(cursor, "SELECT pg_try_advisory_xact_lock(?)", DRAWING.key):
+            return True
+        first: Any = self._sql.one(cursor, _FIRST)
+        # Most gaps are those of a moment, for which nobody has to be held up.
+        if first is None or first != self._seen:
+            self._seen = first
+            return False
+        cursor.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+        cursor.execute("SAVEPOINT waiting")
+        try:
+            lock(cursor, [DRAWING._replace(shared=False)])
+        except driver().errors.LockNotAvailable:
+            cursor.execute("ROLLBACK TO SAVEPOINT waiting")
+            return False
+        return True

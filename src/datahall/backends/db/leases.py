@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from datahall.backends.db.statements import Cursor, Statements
+from datahall.core.errors import DatahallError
 from datahall.core.ids import new_id
 from datahall.core.ports import Clock
 from datahall.core.records import Lease
@@ -35,6 +37,7 @@ class Leases:
         self._transact, self._sql, self._clock = transact, sql, clock
         self._turn = threading.Lock()
         self._seen: dict[str, _Seen] = {}
+        self._has_any = False
 
     def acquire(self, name: str, *, ttl_s: float = 10.0) -> Lease | None:
         """Return the lease, None while a living holder has it."""
@@ -44,6 +47,7 @@ class Leases:
             if token is None:
                 return None
             self._seen.pop(name, None)
+            self._has_any = True
         return Lease(name=name, holder=self.holder, token=token)
 
     def beat(self) -> None:
@@ -55,6 +59,14 @@ class Leases:
         """Give it back, unless it was lost."""
         sql = "UPDATE leases SET holder = '' WHERE name = ? AND holder = ? AND token = ?"
         self._transact(lambda cursor: self._sql.run(cursor, sql, lease.name, lease.holder, lease.token))
+
+    def release_all(self) -> None:
+        """Give back every lease of this holder, as it is about to end; where that fails, they run out by themselves."""
+        sql = "UPDATE leases SET holder = '' WHERE holder = ?"
+        if self._has_any:
+            with suppress(DatahallError):
+                self._transact(lambda cursor: self._sql.run(cursor, sql, self.holder))
+            self._has_any = False
 
     def leases(self) -> list[Lease]:
         """Return every lease that is held, ordered by name."""

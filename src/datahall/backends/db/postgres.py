@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from datahall.backends.db.acts import Batch, PreparedAct, write_tree
 from datahall.backends.db.advisory import DRAWING, LeaseStatements, fence_names, lock, name_of, names_of
 from datahall.backends.db.gaps import Gaps
+from datahall.backends.db.holding import Holding
 from datahall.backends.db.leases import Leases
 from datahall.backends.db.reading import Reads
 from datahall.backends.db.schema_postgres import prepare_postgres
@@ -22,14 +23,15 @@ from datahall.ledger.bodies import read_entry
 
 T = TypeVar("T")
 
-# The filter is computed before the number is drawn: a transaction has its id first, as gaps.py needs it.
-_DRAW = "SELECT nextval('entry_seq') WHERE pg_current_xact_id() IS NOT NULL"
+_DRAW = "SELECT nextval('entry_seq')"
+_FORGET = "DELETE FROM calls WHERE seq < (SELECT coalesce(max(seq) + 1, 0) FROM entries) - ?"
 
 
 class PostgresCatalogue(Reads):
     """A hall's truth in the Postgres database at `url`; fulfils Catalogue and LedgerStore.
 
-    Threads and processes: any number read and write, each on a connection of its own. An act takes advisory locks on
+    Threads and processes: any number read and write, each on a connection of its own, until one holds the hall by
+    `take_over`: a second is refused that. An act takes advisory locks on
     the records it touches, its call and its fence, checks, and only then draws its number. So for one record the order
     of the numbers is the order of the commits, a refused act draws none, and acts on different records never wait for
     each other: there is no row and no counter that all of them would lock. A transaction that dies leaves its number
@@ -43,6 +45,7 @@ class PostgresCatalogue(Reads):
         this version's, UnavailableError where the server cannot be reached.
         """
         self._server = Server(url)
+        self._holding = Holding(self._server.connect, self._server.where, clock)
         self.where = self._server.where
         self._clock = clock
         self._entry_key = entry_key
@@ -56,7 +59,9 @@ class PostgresCatalogue(Reads):
             raise
 
     def close(self) -> None:
-        """Close every connection; what was acknowledged is on the server's disk already."""
+        """Give back this holder's leases and close every connection; what was acknowledged is on the disk already."""
+        self.leases.release_all()
+        self._holding.release()
         self._server.close()
 
     def act(self, act: Act) -> Entry:
@@ -98,16 +103,25 @@ class PostgresCatalogue(Reads):
         self.transact(work)
 
     def take_over(self) -> None:
-        """Forget the oldest idempotency keys. Leases stay: other processes may hold them."""
+        """Hold the hall until `close`, and free every lease of holders before: they are gone, or it would not be free.
+
+        Forgets the oldest idempotency keys too. Raises HallBusyError where another process holds the hall, of whichever
+        machine; so does every act once one has taken it because this one's session was cut.
+        """
+        sql = "UPDATE leases SET holder = '' WHERE holder <> ?"
+        with self._server.said_plainly():
+            self._holding.acquire()
+        self.transact(lambda cursor: self._sql.run(cursor, sql, self.leases.holder))
         self.forget_calls()
 
     def forget_calls(self, kept: int = CALLS_KEPT) -> None:
         """Forget the idempotency keys of all but the newest acts; now and then, or a hall that stays up keeps them all."""
-        sql = "DELETE FROM calls WHERE seq < (SELECT coalesce(max(seq) + 1, 0) FROM entries) - ?"
-        self.transact(lambda cursor: self._sql.run(cursor, sql, kept))
+        self.transact(lambda cursor: self._sql.run(cursor, _FORGET, kept))
 
     def transact(self, work: Callable[[Cursor], T]) -> T:
         """Return what `work` returns, once the transaction that it wrote in is durable."""
+        with self._server.said_plainly():
+            self._holding.check()
         return self._server.transact(work)
 
     @contextmanager
@@ -116,12 +130,13 @@ class PostgresCatalogue(Reads):
 
         Acts wait while it begins, as long as those under way take. Raises UnavailableError where one takes 10 s.
         """
-        with self._server.alone([DRAWING._replace(shared=False)]) as let_go:
-            self._gaps.close_all(self._entry_key)
-            with self._server.reading() as connection:
+        # Both apart: acts that wait for this lock may have every connection of the pool.
+        with self._server.reading(apart=True) as connection:
+            with self._server.alone(DRAWING) as transact:
+                while transact(lambda cursor: self._gaps.fill(cursor, self._entry_key)):
+                    pass
                 connection.exec_driver_sql("SELECT 1")  # from now on it sees this moment
-                let_go()
-                yield connection
+            yield connection
 
     def _whole_pending(self, limit: int) -> tuple[list[tuple[int, bytes]], bool]:
         """Return what is pending before the first open number, and whether there is anything beyond it."""

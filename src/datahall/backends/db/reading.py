@@ -103,6 +103,11 @@ class Reads:
                 )
         return [(row.seq, row.body) for row in rows]
 
+    def is_empty(self) -> bool:
+        """Return whether nothing was ever written."""
+        with self._reading() as connection:
+            return connection.execute(select(entries.c.seq).limit(1)).first() is None and self.checkpoint() is None
+
     def leaf_bytes(self, start: int, stop: int) -> list[bytes]:
         """Return the canonical bytes of the integrated entries with start <= seq < stop.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, NullPool, PoolProxiedConnection, Queu
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from datahall.backends.db.advisory import Name, lock
+from datahall.backends.db.advisory import Name
 from datahall.backends.db.statements import Cursor
 from datahall.core.durable import step
 from datahall.core.errors import DatahallError, IntegrityError, StorageFullError, UnavailableError, UserError
@@ -26,6 +26,7 @@ _CONNECT_TIMEOUT_S = 5
 _POOL_TIMEOUT_S = 10
 _NUM_CONNECTIONS = 24
 """At most so many a process: a server has 100 for everybody unless told otherwise."""
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _SESSION = {
     "statement_timeout": "30s",
     "lock_timeout": "10s",
@@ -50,7 +51,10 @@ class Server:
         self._password = str(parsed.password or parsed.query.get("password", ""))
         if "password" in parsed.query:
             self.where = parsed.difference_update_query(["password"]).set(password=None).render_as_string()
-        self._engine = self._make_engine()
+        self._engine = self._make_engine(
+            poolclass=QueuePool, pool_size=_NUM_CONNECTIONS, max_overflow=0, pool_timeout=_POOL_TIMEOUT_S
+        )
+        self._apart = self._make_engine(poolclass=NullPool)
 
     def close(self) -> None:
         """Close every connection that nobody uses."""
@@ -65,10 +69,7 @@ class Server:
         with self.said_plainly():
             pooled, connection = self._begin()
             try:
-                cursor = connection.cursor()
-                result = work(cursor)
-                step(f"{at}/commit", partial(cursor.execute, "COMMIT"))
-                self._check_committed(cursor)
+                result = _work(connection, work, at=at)
             except BaseException:  # whatever stopped it, none of it may stay
                 _take_back(pooled, connection)
                 raise
@@ -76,36 +77,48 @@ class Server:
             return result
 
     @contextmanager
-    def alone(self, names: Sequence[Name]) -> Iterator[Callable[[], None]]:
-        """Hold locks that have nothing to do with a transaction of the caller's; yield what lets go of them early."""
+    def alone(self, name: Name) -> Iterator[Callable[[Callable[[Cursor], T]], T]]:
+        """Hold a lock alone, on a connection outside the pool; yield what runs work there as `transact` does."""
         with self.said_plainly():
-            pooled, connection = self._begin()
+            connection = self.connect()
             try:
-                lock(connection.cursor(), names)
-                yield connection.rollback
+                connection.execute("SELECT pg_advisory_lock(%s)", (name.key,))
+                yield partial(_run, connection, at="postgres.alone")
             finally:
-                _take_back(pooled, connection)
+                connection.close()  # and with it the lock goes, and whatever was not committed
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Yield a connection in a read-only transaction that sees one moment."""
+    def reading(self, *, apart: bool = False) -> Iterator[Connection]:
+        """Yield a connection in a read-only transaction that sees one moment; `apart`, from outside the pool."""
         with self.said_plainly():
             try:
-                connection = self._begin_reading()
+                connection = self._begin_reading(self._apart if apart else self._engine)
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-                connection = self._begin_reading()  # the server was restarted, and the pool is empty now
+                connection = self._begin_reading(self._engine)  # the server was restarted, and the pool is empty now
             with closing(connection):
                 yield connection
 
     def writing_engine(self) -> Engine:
         """Return an engine for writing through SQLAlchemy, as migrations do; a connection each time."""
         engine = create_engine(
-            "postgresql+psycopg://", creator=self._connect, poolclass=NullPool, use_native_hstore=False
+            "postgresql+psycopg://", creator=self.connect, poolclass=NullPool, use_native_hstore=False
         )
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         return engine
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Return a new connection outside the pool. Raises the driver's errors, and UserError as `_settle`."""
+        ours = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "datahall", "tcp_user_timeout": 30_000}
+        # autocommit: the driver starts no transaction by itself.
+        connection: psycopg.Connection[Any] = driver().connect(**{**ours, **self._conninfo}, autocommit=True)
+        try:
+            self._settle(connection)
+        except BaseException:  # a refused server must not keep a connection open
+            connection.close()
+            raise
+        return connection
 
     @contextmanager
     def said_plainly(self) -> Iterator[None]:
@@ -123,19 +136,13 @@ class Server:
                 hint="try again in a moment",
             ) from None
 
-    def _check_committed(self, cursor: psycopg.Cursor[Any]) -> None:
-        if (
-            cursor.statusmessage != "COMMIT"
-        ):  # what an aborted transaction is told: it was rolled back, without an error
-            raise UnavailableError("the database took a transaction back", where=self.where, hint="run it again")
-
     def _begin(self) -> tuple[PoolProxiedConnection, psycopg.Connection[Any]]:
         """Return a connection in a writing transaction; those that a restart of the server cut are replaced."""
         for is_last in [*[False] * _NUM_CONNECTIONS, True]:
             pooled = self._engine.raw_connection()
             connection: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]  # the driver's own
             try:
-                connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+                connection.execute(_BEGIN)
             except driver().OperationalError:
                 pooled.invalidate()
                 if is_last:
@@ -144,8 +151,8 @@ class Server:
                 return pooled, connection
         raise AssertionError
 
-    def _begin_reading(self) -> Connection:
-        connection = self._engine.connect()
+    def _begin_reading(self, engine: Engine) -> Connection:
+        connection = engine.connect()
         try:
             connection.begin()
         except DBAPIError:
@@ -153,33 +160,14 @@ class Server:
             raise
         return connection
 
-    def _make_engine(self) -> Engine:
-        engine = create_engine(
-            "postgresql+psycopg://",
-            creator=self._connect,
-            poolclass=QueuePool,
-            pool_size=_NUM_CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=_POOL_TIMEOUT_S,
-            use_native_hstore=False,
-        )
+    def _make_engine(self, **pool: Any) -> Engine:
+        engine = create_engine("postgresql+psycopg://", creator=self.connect, use_native_hstore=False, **pool)
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
             connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
         return engine
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        ours = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "datahall", "tcp_user_timeout": 30_000}
-        # autocommit: the driver starts no transaction by itself.
-        connection: psycopg.Connection[Any] = driver().connect(**{**ours, **self._conninfo}, autocommit=True)
-        try:
-            self._settle(connection)
-        except BaseException:  # a refused server must not keep a connection open
-            connection.close()
-            raise
-        return connection
 
     def _settle(self, connection: psycopg.Connection[Any]) -> None:
         """Set the time-outs, and refuse a server that would lose or mangle what it acknowledges."""
@@ -258,6 +246,21 @@ def _conninfo(url: str) -> dict[str, Any]:
 
 def _no_url() -> UserError:
     return UserError("this is no URL of a Postgres database", hint="write postgresql://USER@HOST/DATABASE")
+
+
+def _run(connection: psycopg.Connection[Any], work: Callable[[Cursor], T], *, at: str) -> T:
+    connection.execute(_BEGIN)
+    return _work(connection, work, at=at)
+
+
+def _work(connection: psycopg.Connection[Any], work: Callable[[Cursor], T], *, at: str) -> T:
+    """Do `work` in the transaction that has begun, and commit it."""
+    cursor = connection.cursor()
+    result = work(cursor)
+    step(f"{at}/commit", partial(cursor.execute, "COMMIT"))
+    if cursor.statusmessage != "COMMIT":  # what an aborted transaction is told: it was rolled back, without an error
+        raise UnavailableError("the database took a transaction back", hint="run it again")
+    return result
 
 
 def _take_back(pooled: PoolProxiedConnection, connection: psycopg.Connection[Any]) -> None:

@@ -48,7 +48,8 @@ class SqliteCatalogue(Reads):
         self.leases = Leases(self.transact, self._sql, clock)
 
     def close(self) -> None:
-        """Close every connection; what was acknowledged is on the disk already."""
+        """Give back this holder's leases and close every connection; what was acknowledged is on the disk already."""
+        self.leases.release_all()
         self._readers.dispose()
         self._writer.close()
 
