@@ -24,7 +24,8 @@ from datahall.core.errors import (
     UserError,
 )
 from datahall.core.records import App, Artifact
-from datahall.ledger.checkpoint import read_note
+from datahall.ledger.checkpoint import read_note, sign_checkpoint
+from datahall.security.signing import Ed25519Signer
 from datahall.serve.segments import read_segment, segment_files
 from datahall.testing.catalogue import app, declare
 
@@ -155,6 +156,19 @@ def test_what_a_witness_saw_and_the_backup_lacks_is_named(hall, kit, tmp_path):
     newest = hall.integrate()
     restored, _ = kit.restore(tmp_path / "b.dhb", hall.paths.keys, tmp_path / "b", witnessed=newest.note)
     assert restored.lost == (has, has + 3) == (has, read_note(newest.note).size)
+
+
+def test_a_backup_that_does_not_extend_what_was_witnessed_is_refused(hall, kit, tmp_path):
+    hall.back_up(tmp_path / "b.dhb")
+    size = hall.catalogue.checkpoint().size
+    forked = sign_checkpoint(hall.origin, size, b"f" * 32, hall.keys.signer).note
+    with pytest.raises(IntegrityError, match=f"held checkpoint {size}"):
+        kit.restore(tmp_path / "b.dhb", hall.paths.keys, tmp_path / "back", witnessed=forked)
+    assert not (tmp_path / "back").exists()
+    # The control: what is not signed by the hall proves nothing against it.
+    stranger = sign_checkpoint(hall.origin, size, b"f" * 32, Ed25519Signer.generate()).note
+    said, _ = kit.restore(tmp_path / "b.dhb", hall.paths.keys, tmp_path / "back", witnessed=stranger)
+    assert (said.lost, "cannot be believed" in said.unknown) == (None, True)
 
 
 def test_a_second_backup_and_a_collection_wait_for_the_first(hall, tmp_path):
