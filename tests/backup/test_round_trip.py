@@ -13,8 +13,13 @@ from datahall.app.backup.mark import BackupMark
 from datahall.app.backup.reader import Archive
 from datahall.app.events import StepEnded
 from datahall.app.jobs import Cancel
+from datahall.app.sealing import Sealer
+from datahall.app.vault import Vault
+from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.blobs.memory import MemoryBlobStore
 from datahall.backends.db.lock import HallLock
+from datahall.backends.db.snapshot import snapshot
+from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core.errors import (
     ConflictError,
     HallBusyError,
@@ -26,7 +31,7 @@ from datahall.core.errors import (
 from datahall.core.records import App, Artifact
 from datahall.ledger.checkpoint import read_note, sign_checkpoint
 from datahall.security.signing import Ed25519Signer
-from datahall.serve.segments import read_segment, segment_files
+from datahall.serve.segments import AnswerLog, read_segment, segment_files
 from datahall.testing.catalogue import app, declare
 
 
@@ -76,6 +81,43 @@ def test_the_end_of_an_answer_that_was_never_whole_stays_behind(hall, kit, tmp_p
     hall.back_up(tmp_path / "b.dhb")
     _, paths = kit.restore(tmp_path / "b.dhb", hall.paths.keys, tmp_path / "back")
     assert (paths.answers / path.name).read_bytes() == whole
+
+
+def moved_meanwhile(hall, kit, num_before, num_after):
+    """Return how to copy the database after answers came, were sealed and moved since the segments were copied."""
+    for _ in range(num_before):
+        hall.log.append([kit.answer(hall.log)])
+
+    def copy(target, told):
+        for _ in range(num_after):
+            hall.log.append([kit.answer(hall.log)])
+        hall.log.rotate(0, force=True)
+        hall.sealer().seal()
+        hall.integrate()
+        snapshot(hall.paths.db, target, told)
+
+    return Backups(hall.paths, hall.keys, hall.blobs, hall.clock, copy)
+
+
+@pytest.mark.parametrize(("num_before", "num_after"), [(2, 3), (0, 3), (2, 0), (0, 0)])
+def test_answers_that_move_while_a_backup_is_made_do_not_stick_in_the_restored_hall(
+    hall, kit, tmp_path, num_before, num_after
+):
+    work = moved_meanwhile(hall, kit, num_before, num_after)
+    work.make(tmp_path / "b.dhb", replace=False, notify=lambda _: None, cancel=Cancel())
+    _, paths = kit.restore(tmp_path / "b.dhb", hall.paths.keys, tmp_path / "back")
+    log = AnswerLog(paths.answers, "g1", hall.keys.answer_key, now_ns=0)
+    assert log.next_sequence == hall.log.next_sequence, "no number is given out twice"
+    back = SqliteCatalogue(paths.db, hall.clock, entry_key=hall.keys.entry_key)
+    sealer = Sealer(
+        back, Vault(back, LocalBlobStore(paths.blobs), hall.keys), paths.answers, hall.keys.answer_key, hall.clock
+    )
+    for _ in range(2):
+        log.append([kit.answer(log)])
+        log.rotate(0, force=True)
+        assert (sealer.seal(), sealer.problems) == (1, ())
+    assert segment_files(paths.answers) == []
+    back.close()
 
 
 def test_a_file_that_is_there_is_never_replaced_unasked(hall, tmp_path):

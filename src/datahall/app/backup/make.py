@@ -29,7 +29,7 @@ from datahall.core.clock import iso
 from datahall.core.errors import IntegrityError, NotFoundError
 from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
-from datahall.core.records import Artifact
+from datahall.core.records import AnswerSegment, Artifact
 from datahall.ledger.checkpoint import read_note
 from datahall.security.keys import KeyRing
 from datahall.serve.segment_files import OPEN, SEALED, read_segment, segment_files
@@ -53,6 +53,8 @@ class Moment:
     checkpoint: str | None
     objects: tuple[tuple[str, str], ...]
     """Team and name of every stored object that it names, sorted."""
+    moved: tuple[AnswerSegment, ...]
+    """The stretches of the answer log whose records are among those objects."""
 
 
 class Backups:
@@ -95,6 +97,7 @@ class Backups:
             # Before the database: what is moved into the blob store from now on is in the one or in the other.
             segments = _copy_segments(self._paths.answers, room, self._keys.answer_key)
             moment = self._copy_database(room, teller)
+            segments = _settled(segments, moment.moved, room)
             writer = ArchiveWriter.begin(part, self._keys, origin_of(self._keys.signer))
             self._copy(writer, room, moment, segments, teller)
             manifest = writer.finish(_manifest(writer, moment))
@@ -134,6 +137,7 @@ class Backups:
                 num_entries=size + len(catalogue.entries(size)),
                 checkpoint=newest.note if newest else None,
                 objects=tuple(sorted(objects)),
+                moved=tuple(catalogue.find(AnswerSegment)),
             )
         finally:
             catalogue.close()
@@ -175,9 +179,10 @@ class Backups:
 
 def _copy_segments(answers: Path, room: Path, key: bytes) -> list[Path]:
     """Copy the answer log's files: its segments, open ones up to their last whole write, and where each log goes on."""
-    copies = []
-    marks = sorted(answers.glob("*.next")) if answers.is_dir() else []
-    for path in [*marks, *(segment_files(answers) if answers.is_dir() else [])]:
+    copies: list[Path] = []
+    if not answers.is_dir():
+        return copies
+    for path in segment_files(answers):
         copied = _copied(path, room) or _copied(path.with_suffix(SEALED), room)  # sealed since it was listed
         if copied is None:
             continue  # moved into the blob store since, and so in the database's copy
@@ -186,6 +191,28 @@ def _copy_segments(answers: Path, room: Path, key: bytes) -> list[Path]:
             with copied.open("r+b") as file:
                 file.truncate(copied.stat().st_size - torn)
         copies.append(copied)
+    # After the segments: a gateway writes its mark before it seals, so this one lies behind all that was copied.
+    marks = (_copied(path, room) for path in sorted(answers.glob("*.next")))
+    return [*copies, *(mark for mark in marks if mark is not None)]
+
+
+def _settled(copies: list[Path], moved: tuple[AnswerSegment, ...], room: Path) -> list[Path]:
+    """Return the copies without what moved into the database before it was copied, and let each log go on behind that.
+
+    Else the restored hall would give out the numbers of moved answers again, and its segments would not be taken.
+    """
+    stems = {segment.id for segment in moved}
+    copies = [path for path in copies if path.suffix not in {OPEN, SEALED} or path.stem not in stems]
+    following: dict[str, int] = {}
+    for segment in moved:
+        stop = segment.first_sequence + segment.num_answers
+        following[segment.gateway] = max(stop, following.get(segment.gateway, 0))
+    for gateway, stop in following.items():
+        mark = room / f"{gateway}.next"
+        said = mark.read_bytes().strip() if mark in copies else b"0"
+        if said.isdigit():  # else it is damaged, and whoever opens the log is told what to do
+            mark.write_bytes(b"%d\n" % max(stop, int(said)))
+            copies = [*(path for path in copies if path != mark), mark]
     return copies
 
 
