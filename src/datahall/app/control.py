@@ -305,7 +305,10 @@ class Control:
         hall = self._hall
         hall.sequencer.flush()  # so that the backup's checkpoint covers what is in it
         alone = partial(leased, hall.catalogue, hall.catalogue.leases, COLLECTING, "garbage is being collected")
-        backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, snapshot_of(hall.catalogue), alone=alone)
+        copy = snapshot_of(hall.catalogue)
+        backups = Backups(
+            hall.paths, hall.keys, hall.blobs, hall.clock, copy, alone=alone, is_erased=hall.vault.is_erased
+        )
         made = backups.make(file, replace=replace, notify=notify, cancel=cancel)
         notify(made)
         return made

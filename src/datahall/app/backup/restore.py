@@ -37,7 +37,8 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
     `lost` are the entries first <= seq < stop that were witnessed and are not in the backup, None if there are none.
     `unknown` says why a witness's note could not be believed, "" where that is not so; `num_witnesses` how many
-    it asks because the hall before it did; `aside` is where that one now lies.
+    it asks because the hall before it did; `aside` is where that one now lies. `damaged` has a line for each
+    object that the backup lacks, because it was damaged or missing when it was made.
     """
 
     hall: str
@@ -50,6 +51,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     lost: tuple[int, int] | None = None
     unknown: str = ""
     num_witnesses: int = 0
+    damaged: tuple[str, ...] = ()
     aside: str | None = None
     migrate: str | None = None
 
@@ -94,6 +96,7 @@ class Restore:
             lost=(manifest.num_entries, seen.size) if seen and seen.size > manifest.num_entries else None,
             unknown=unknown,
             num_witnesses=len(asks),
+            damaged=manifest.damaged,
             aside=str(aside) if aside else None,
             migrate=MIGRATE if manifest.schema < REVISION else None,
         )
@@ -127,15 +130,16 @@ class Restore:
 
     def _check_objects(self, staging: Staging) -> int:
         names = {member.name for member in self._archive.manifest.members}
+        absent = {one.name for one in self._archive.manifest.absent}
         catalogue = SqliteCatalogue(staging.paths.db, self._clock, entry_key=self._keys.entry_key)
         try:
             artifacts = catalogue.find(Artifact)
         finally:
             catalogue.close()
         for artifact in artifacts:
-            if object_name(artifact.team, artifact.object) not in names:
+            if object_name(artifact.team, artifact.object) not in names | absent:
                 raise IntegrityError("the backup lacks an object that its ledger names", where=artifact.id)
-        return len(artifacts)
+        return len(artifacts) - len(absent)
 
     def _seen(self) -> tuple[Checkpoint | None, str]:
         """Return what a witness saw, or why its note is not believed: that must not keep people from their hall."""

@@ -87,6 +87,10 @@ def _say(made: Restored, accept: list[str], unasked: str) -> None:
         )
         for step in accept:
             out.print(f"  {escape(step)}", soft_wrap=True)
+    if made.damaged:
+        out.print(f"[red]not in the backup[/red]: {len(made.damaged):,} objects, damaged or missing when it was made")
+        for line in made.damaged:
+            out.print(f"  {escape(line)}", soft_wrap=True)
     if unasked:
         out.print(f"[yellow]whether anything was lost is not known[/yellow]: {escape(unasked)}")
     if made.migrate:
