@@ -58,7 +58,7 @@ class Built:
         for _ in range(2):
             self.log.append([answer(self.log), answer(self.log, 1)])
             self.log.rotate(0, force=True)
-        Sealer(self.catalogue, self.vault, self.paths.answers, self.keys.answer_key, self.clock).seal()
+        self.sealer().seal()
         self.log.append([answer(self.log)])
         self.log.rotate(0, force=True)
         self.log.append([answer(self.log)])
@@ -71,6 +71,9 @@ class Built:
         digest, changes = self.vault.store("ward", data, "application/octet-stream")
         self.catalogue.act(Act(kind="step.completed", actor="tester", changes=changes))
         return digest
+
+    def sealer(self):
+        return Sealer(self.catalogue, self.vault, self.paths.answers, self.keys.answer_key, self.clock)
 
     def integrate(self):
         return integrate(self.catalogue, self.keys.signer, self.origin)

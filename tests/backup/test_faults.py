@@ -74,6 +74,9 @@ def killed_at(name, work):
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
+SETTINGS = [f"restore.settings/{step}:{when}" for step in ("sync", "rename", "folder") for when in ("before", "after")]
+
+
 def full_at(name):
     def hook(place):
         if place == name:
@@ -213,6 +216,18 @@ def test_a_restore_that_replaces_a_hall_never_loses_it(saved, kit, tmp_path, nam
     if not root.exists():
         kit.restore(saved.file, saved.paths.keys, root)
     kit.assert_whole(HallPaths(root))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_killed_while_it_takes_the_witnesses_over_it_leaves_the_hall_that_was_there(saved, kit, tmp_path, name):
+    root = tmp_path / "back"
+    kit.restore(saved.file, saved.paths.keys, root)
+    (root / "hall.toml").touch(mode=0o600)
+    (root / "hall.toml").write_text("witness = ['file:/w']")
+    killed_at(name, lambda: kit.restore(saved.file, saved.paths.keys, root, replace=True))
+    assert (root / "hall.toml").read_text() == "witness = ['file:/w']"
+    kit.restore(saved.file, saved.paths.keys, root, replace=True)
+    assert (root / "hall.toml").read_text() == 'witness = ["file:/w"]\n'
 
 
 @pytest.mark.parametrize("name", RESTORE[:-2])

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from datahall.app.backup import reader
 from datahall.app.backup.cipher import TAG_BYTES, FrameCipher
-from datahall.app.backup.form import MAX_MEMBER_BYTES, TRAILER_BYTES, Manifest, is_member_name
+from datahall.app.backup.form import MAX_MEMBER_BYTES, TRAILER_BYTES, Absent, Manifest, is_member_name
 from datahall.app.backup.reader import Archive
 from datahall.app.backup.writer import ArchiveWriter
 from datahall.core.canonical import digest_bytes
@@ -311,6 +311,17 @@ def test_an_object_that_the_ledger_names_has_to_be_there(small, kit, tmp_path):
         names = {m.name: None for m in archive.manifest.members if not m.name.startswith("blobs/")}
     written(small, tmp_path / "x.dhb", members=names)
     assert "lacks an object" in refused(kit, small, tmp_path / "x.dhb", tmp_path / "back", IntegrityError).what
+
+
+@pytest.mark.parametrize("name", [None, "hall.db", "answers/g1.next", "blobs/ward/../x", ""])
+def test_only_an_object_that_is_not_there_can_be_said_to_be_absent(small, kit, tmp_path, name):
+    def change(manifest):
+        held = next(member.name for member in manifest.members if member.name.startswith("blobs/"))
+        absent = Absent(name=held if name is None else name, why="damaged")
+        return msgspec.structs.replace(manifest, absent=(absent,))
+
+    written(small, tmp_path / "x.dhb", change=change)
+    refused(kit, small, tmp_path / "x.dhb", tmp_path / "back", IntegrityError)
 
 
 def test_a_manifest_that_promises_other_entries_is_refused(small, kit, tmp_path):

@@ -320,7 +320,8 @@ class Control:
         hall.sequencer.flush()  # so that the backup's checkpoint covers what is in it
         busy = "garbage is being collected"
         alone = partial(leased, hall.catalogue, hall.catalogue.leases, COLLECTING, busy, clock=hall.clock)
-        backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, snapshot_of(hall.catalogue), alone=alone)
+        copy, is_erased = snapshot_of(hall.catalogue), hall.vault.is_erased
+        backups = Backups(hall.paths, hall.keys, hall.blobs, hall.clock, copy, alone=alone, is_erased=is_erased)
         made = backups.make(file, replace=replace, notify=notify, cancel=cancel)
         notify(made)
         return made

@@ -79,7 +79,8 @@ class Ended(Event, frozen=True, kw_only=True, tag="ended"):
 class BackedUp(Event, frozen=True, kw_only=True, tag="backed_up"):
     """A backup is in place: the moment of the hall's life that it is, and where the keys lie that alone open it.
 
-    `num_signed` of the `num_entries` lie below the signed checkpoint that the backup names.
+    `num_signed` of the `num_entries` lie below the signed checkpoint that the backup names. `damaged` has a line for each
+    object that was damaged or missing in the hall, so that the backup lacks it.
     """
 
     file: str
@@ -92,6 +93,7 @@ class BackedUp(Event, frozen=True, kw_only=True, tag="backed_up"):
     size_bytes: int
     took_s: float
     keys: str
+    damaged: tuple[str, ...] = ()
 
 
 class Broke(Event, frozen=True, kw_only=True, tag="broke"):

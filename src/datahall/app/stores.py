@@ -104,7 +104,8 @@ def open_witness(settings: Settings, paths: HallPaths, prove: Prove, clock: Cloc
 
 def witness_files(settings: Settings, origin: str) -> tuple[Path, ...]:
     """Return the files in which witnesses of this machine keep the newest note of `origin`."""
-    folders = [Path(urlsplit(name).path) for name in settings.witness if name.startswith("file:")]
+    named = [name.partition(":")[2] for name in settings.witness if name.startswith("file:")]
+    folders = [Path(name).expanduser() for name in named]
     if not settings.witness:
         folders = [default_folder()]
     return tuple(FileWitness(folder, lambda _old, _new: []).path(origin) for folder in folders)

@@ -111,6 +111,11 @@ class Vault:
         else:
             self.remove(artifact)
 
+    def is_erased(self, artifact: Artifact) -> bool:
+        """Return whether the catalogue does not know this artifact's object any more."""
+        kept = self._find(artifact.id)
+        return kept is None or kept.object != artifact.object
+
     def rewrap(self, *, actor: str, told: Callable[[int, int], None] = lambda _done, _all: None) -> int:
         """Wrap every data key that lies under an older master key under the newest; return how many.
 

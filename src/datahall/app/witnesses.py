@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from datahall.app.settings import without_password
+from datahall.core.canonical import digest_bytes
 from datahall.core.errors import UserError
 from datahall.core.ports import Clock, Witness
 from datahall.ledger.witnessing import Prove, Witnesses
@@ -35,6 +36,15 @@ def open_witness(text: str, prove: Prove) -> Witness:
 def open_witnesses(texts: Iterable[str], prove: Prove, clock: Clock) -> Witnesses:
     """Return all the witnesses that are named, as one. Raises UserError where one text names none."""
     return Witnesses({_shown(text): open_witness(text, prove) for text in texts}, clock)
+
+
+def forgetting(text: str, origin: str) -> str:
+    """Return in words how an owner makes a Git repository or a URL forget `origin`; a folder's note can be moved."""
+    kind, _, rest = text.partition(":")
+    name = digest_bytes(origin.encode())[:32]
+    if kind == "git":
+        return f"delete the branch datahall/{name} in {Path(rest).expanduser()}, and at its remote where it has one"
+    return f"delete {_shown(text).rstrip('/')}/{name}.note"
 
 
 def _shown(text: str) -> str:

@@ -63,6 +63,17 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sha256: str
 
 
+class Absent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An object that the ledger names and the backup lacks: a member's name, and why.
+
+    `erased` says that somebody erased it while the backup was made, so that nothing is wrong.
+    """
+
+    name: str
+    why: str
+    erased: bool = False
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a backup holds, and the moment of the hall's life that it is.
 
@@ -78,6 +89,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     num_entries: int
     checkpoint: str | None
     members: tuple[Member, ...]
+    absent: tuple[Absent, ...] = ()
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """A line for each object that was damaged or missing when this backup was made: it holds all but those."""
+        return tuple(f"{one.name.partition('/')[2]}: {one.why}" for one in self.absent if not one.erased)
 
 
 def object_name(team: str, stored: str) -> str:
@@ -135,6 +152,9 @@ def decode_manifest(data: bytes, header: Header, start: int, stop: int) -> Manif
     if (manifest.id, manifest.origin) != (header.id, header.origin):
         raise IntegrityError("the manifest is that of another backup")
     _check_members(manifest.members, start, stop)
+    names = {member.name for member in manifest.members}
+    if any(parts_of(one.name)[0] != "blobs" or one.name in names for one in manifest.absent):
+        raise IntegrityError("the manifest does not describe this file")
     return manifest
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from datahall import __version__
-from datahall.app.backup.form import DATABASE, Manifest, is_member_name, object_name
+from datahall.app.backup.form import DATABASE, Absent, Manifest, is_member_name, object_name
 from datahall.app.backup.mark import BackupMark
+from datahall.app.backup.objects import SoundObjects, StoredObjects
 from datahall.app.backup.reader import Archive
 from datahall.app.backup.target import Target
 from datahall.app.backup.telling import Teller
@@ -21,7 +21,6 @@ from datahall.app.backup.writer import ArchiveWriter
 from datahall.app.events import BackedUp, Notify
 from datahall.app.jobs import Cancel
 from datahall.app.origin import origin_of
-from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.db.snapshot import Told
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.db.tables import REVISION
@@ -29,19 +28,12 @@ from datahall.core.clock import iso
 from datahall.core.errors import IntegrityError, NotFoundError
 from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
-from datahall.core.records import Artifact
+from datahall.core.records import AnswerSegment, Artifact
 from datahall.ledger.checkpoint import read_note
 from datahall.security.keys import KeyRing
 from datahall.serve.segment_files import OPEN, SEALED, read_segment, segment_files
 
 _CHUNK_BYTES = 1 << 20
-
-
-class StoredObjects(Protocol):
-    """The part of a blob store that hands out objects as they are stored, still sealed."""
-
-    def read_stored(self, object_name: str, *, team: str) -> bytes:
-        """Return the stored bytes. Raises NotFoundError or IntegrityError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +43,10 @@ class Moment:
     at_ns: int
     num_entries: int
     checkpoint: str | None
-    objects: tuple[tuple[str, str], ...]
-    """Team and name of every stored object that it names, sorted."""
+    artifacts: tuple[Artifact, ...]
+    """One for every stored object that it names, sorted by team and object."""
+    moved: tuple[AnswerSegment, ...]
+    """The stretches of the answer log whose records are among those objects."""
 
 
 class Backups:
@@ -71,17 +65,24 @@ class Backups:
         snapshot: Callable[[Path, Told], None],
         *,
         alone: Callable[[], AbstractContextManager[object]] = nullcontext,
+        is_erased: Callable[[Artifact], bool] = lambda _: False,
     ) -> None:
-        """`alone` keeps processes on other machines from removing objects while its block runs."""
-        self._alone = alone
+        """`alone` keeps processes on other machines from removing objects while its block runs.
+
+        `is_erased` says whether the hall knows an artifact no more that the copy of its database still names.
+        """
+        self._alone, self._is_erased = alone, is_erased
         self._paths, self._keys, self._blobs, self._clock = paths, keys, blobs, clock
         self._snapshot = snapshot
 
     def make(self, file: Path, *, replace: bool, notify: Notify, cancel: Cancel) -> BackedUp:
         """Write the hall into `file`, read it back, and only then give it its name.
 
-        Raises ConflictError where `file` is there already (unless it is a backup and `replace`), or another backup goes
-        on; StorageFullError where the disk does not take it. Whatever is raised, no `file` was put in place.
+        An object that is damaged or missing is left out and named: it must not keep all others from being backed up.
+
+        Raises ConflictError where `file` is there already (unless it is a backup and `replace`), where it lacks less than
+        this one would, and where another backup goes on; StorageFullError where the disk does not take it. Whatever is
+        raised, no `file` was put in place.
         """
         began_ns = self._clock.monotonic_ns()
         teller = Teller(notify, cancel, self._clock)
@@ -95,9 +96,12 @@ class Backups:
             # Before the database: what is moved into the blob store from now on is in the one or in the other.
             segments = _copy_segments(self._paths.answers, room, self._keys.answer_key)
             moment = self._copy_database(room, teller)
+            segments = _settled(segments, moment.moved, room)
             writer = ArchiveWriter.begin(part, self._keys, origin_of(self._keys.signer))
-            self._copy(writer, room, moment, segments, teller)
-            manifest = writer.finish(_manifest(writer, moment))
+            absent = self._copy(writer, room, moment, segments, teller)
+            manifest = writer.finish(_manifest(writer, moment, absent))
+            if manifest.damaged:
+                target.check_no_better(self._keys, manifest.damaged)
             target.sync(part)
             self._read_back(target.part, manifest, teller)
             target.place()
@@ -128,42 +132,42 @@ class Backups:
         try:
             newest = catalogue.checkpoint()
             size = newest.size if newest else 0
-            objects = {(artifact.team, artifact.object) for artifact in catalogue.find(Artifact)}
+            artifacts = {(artifact.team, artifact.object): artifact for artifact in catalogue.find(Artifact)}
             return Moment(
                 at_ns=at_ns,
                 num_entries=size + len(catalogue.entries(size)),
                 checkpoint=newest.note if newest else None,
-                objects=tuple(sorted(objects)),
+                artifacts=tuple(artifact for _, artifact in sorted(artifacts.items())),
+                moved=tuple(catalogue.find(AnswerSegment)),
             )
         finally:
             catalogue.close()
 
-    def _copy(self, writer: ArchiveWriter, room: Path, moment: Moment, segments: list[Path], teller: Teller) -> None:
+    def _copy(
+        self, writer: ArchiveWriter, room: Path, moment: Moment, segments: list[Path], teller: Teller
+    ) -> tuple[Absent, ...]:
+        """Write all members; return what had to be left out."""
+        sound, absent = SoundObjects(self._blobs, self._keys, room), []
         with teller.step("copy") as step:
             writer.add(DATABASE, step.watch(_chunks(room / DATABASE)))
-            total = len(moment.objects)
-            for number, (team, stored) in enumerate(moment.objects):
+            total = len(moment.artifacts)
+            for number, artifact in enumerate(moment.artifacts):
                 step.at(number, total, "objects")
-                writer.add(object_name(team, stored), step.watch(self._stored(team, stored)), packing="stored")
+                name = object_name(artifact.team, artifact.object)
+                try:
+                    path = sound.file(artifact)
+                except (NotFoundError, IntegrityError) as error:
+                    absent.append(Absent(name=name, why=error.what, erased=self._is_erased(artifact)))
+                    continue
+                writer.add(name, step.watch(_chunks(path)), packing="stored")
             for path in segments:
                 step.at(total, total, path.name)
                 writer.add(f"answers/{path.name}", _chunks(path))
             for report in sorted(self._paths.reports.glob("*.html")):
                 if is_member_name(f"reports/{report.name}") and report.is_file() and not report.is_symlink():
                     writer.add(f"reports/{report.name}", _chunks(report))
-            step.summary = f"{total:,} objects, {len(segments):,} segments of the answer log"
-
-    def _stored(self, team: str, stored: str) -> Iterator[bytes]:
-        """Yield an object as it is stored: piece by piece where it is a file, else whole."""
-        if not isinstance(self._blobs, LocalBlobStore):
-            yield self._blobs.read_stored(stored, team=team)
-            return
-        try:
-            yield from _chunks(self._blobs.path(stored, team=team))
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                "there is no such object, though the ledger names it", where=stored, hint="see: datahall verify"
-            ) from error
+            step.summary = f"{total - len(absent):,} objects, {len(segments):,} segments of the answer log"
+        return tuple(absent)
 
     def _read_back(self, part: Path, manifest: Manifest, teller: Teller) -> None:
         with teller.step("read back") as step, Archive.open(part, self._keys) as archive:
@@ -175,9 +179,10 @@ class Backups:
 
 def _copy_segments(answers: Path, room: Path, key: bytes) -> list[Path]:
     """Copy the answer log's files: its segments, open ones up to their last whole write, and where each log goes on."""
-    copies = []
-    marks = sorted(answers.glob("*.next")) if answers.is_dir() else []
-    for path in [*marks, *(segment_files(answers) if answers.is_dir() else [])]:
+    copies: list[Path] = []
+    if not answers.is_dir():
+        return copies
+    for path in segment_files(answers):
         copied = _copied(path, room) or _copied(path.with_suffix(SEALED), room)  # sealed since it was listed
         if copied is None:
             continue  # moved into the blob store since, and so in the database's copy
@@ -186,6 +191,28 @@ def _copy_segments(answers: Path, room: Path, key: bytes) -> list[Path]:
             with copied.open("r+b") as file:
                 file.truncate(copied.stat().st_size - torn)
         copies.append(copied)
+    # After the segments: a gateway writes its mark before it seals, so this one lies behind all that was copied.
+    marks = (_copied(path, room) for path in sorted(answers.glob("*.next")))
+    return [*copies, *(mark for mark in marks if mark is not None)]
+
+
+def _settled(copies: list[Path], moved: tuple[AnswerSegment, ...], room: Path) -> list[Path]:
+    """Return the copies without what moved into the database before it was copied, and let each log go on behind that.
+
+    Else the restored hall would give out the numbers of moved answers again, and its segments would not be taken.
+    """
+    stems = {segment.id for segment in moved}
+    copies = [path for path in copies if path.suffix not in {OPEN, SEALED} or path.stem not in stems]
+    following: dict[str, int] = {}
+    for segment in moved:
+        stop = segment.first_sequence + segment.num_answers
+        following[segment.gateway] = max(stop, following.get(segment.gateway, 0))
+    for gateway, stop in following.items():
+        mark = room / f"{gateway}.next"
+        said = mark.read_bytes().strip() if mark in copies else b"0"
+        if said.isdigit():  # else it is damaged, and whoever opens the log is told what to do
+            mark.write_bytes(b"%d\n" % max(stop, int(said)))
+            copies = [*(path for path in copies if path != mark), mark]
     return copies
 
 
@@ -206,7 +233,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _manifest(writer: ArchiveWriter, moment: Moment) -> Manifest:
+def _manifest(writer: ArchiveWriter, moment: Moment, absent: tuple[Absent, ...]) -> Manifest:
     return Manifest(
         id=writer.header.id,
         origin=writer.header.origin,
@@ -216,6 +243,7 @@ def _manifest(writer: ArchiveWriter, moment: Moment) -> Manifest:
         num_entries=moment.num_entries,
         checkpoint=moment.checkpoint,
         members=(),
+        absent=absent,
     )
 
 
@@ -227,8 +255,9 @@ def _backed_up(file: Path, manifest: Manifest, moment: Moment, size_bytes: int, 
         at=iso(manifest.at_ns),
         num_entries=manifest.num_entries,
         num_signed=read_note(manifest.checkpoint).size if manifest.checkpoint else 0,
-        num_objects=len(moment.objects),
+        num_objects=len(moment.artifacts) - len(manifest.absent),
         size_bytes=size_bytes,
         took_s=took_s,
         keys=str(keys),
+        damaged=manifest.damaged,
     )

@@ -14,6 +14,7 @@ from datahall.app.backup.reader import Archive
 from datahall.app.backup.staging import Staging
 from datahall.app.backup.target import said_plainly
 from datahall.app.backup.telling import Teller
+from datahall.app.settings import read_settings
 from datahall.app.supervision import read_state
 from datahall.backends.db.lock import HallLock
 from datahall.backends.db.schema import MIGRATE
@@ -23,7 +24,7 @@ from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, HallBusyError, IntegrityError, SchemaError, StorageFullError
 from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
-from datahall.core.records import Artifact
+from datahall.core.records import Artifact, Checkpoint
 from datahall.ledger.checkpoint import read_note, verify_note
 from datahall.ledger.verify import VerifyError, lines, verify_hall
 from datahall.security.keys import KeyRing
@@ -35,7 +36,9 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     """A hall is in place: the moment of its life that it is, and what has been lost since, as far as a witness knows.
 
     `lost` are the entries first <= seq < stop that were witnessed and are not in the backup, None if there are none.
-    `aside` is where the hall that was there before now lies.
+    `unknown` says why a witness's note could not be believed, "" where that is not so; `num_witnesses` how many
+    it asks because the hall before it did; `aside` is where that one now lies. `damaged` has a line for each
+    object that the backup lacks, because it was damaged or missing when it was made.
     """
 
     hall: str
@@ -46,6 +49,9 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     took_s: float
     lost: tuple[int, int] | None = None
+    unknown: str = ""
+    num_witnesses: int = 0
+    damaged: tuple[str, ...] = ()
     aside: str | None = None
     migrate: str | None = None
 
@@ -68,24 +74,29 @@ class Restore:
         """
         began_ns, manifest = self._clock.monotonic_ns(), self._archive.manifest
         _check_schema(manifest, self._archive.where)
-        lost = self._lost()
+        seen, unknown = self._seen()
         with _vacated(paths, self._clock, replace=replace) as aside, said_plainly(paths.root.parent):
             _check_room(paths, manifest)
             with Staging.beside(paths.root) as staging:
                 staging.paths.create()
                 self._extract(staging, teller)
                 staging.put_keys(self._keys_folder)
-                self._verify(staging, teller)
+                asks = read_settings(paths).witness if aside else ()
+                staging.put_witnesses(asks)
+                self._verify(staging, teller, seen)
                 staging.become(paths.root, aside)
         return Restored(
             hall=str(paths.root),
             at=iso(manifest.at_ns),
             num_entries=manifest.num_entries,
-            num_signed=read_note(manifest.checkpoint).size if manifest.checkpoint else 0,
+            num_signed=num_signed(manifest),
             num_files=len(manifest.members),
             size_bytes=sum(member.size_bytes for member in manifest.members),
             took_s=(self._clock.monotonic_ns() - began_ns) / 1e9,
-            lost=lost,
+            lost=(manifest.num_entries, seen.size) if seen and seen.size > manifest.num_entries else None,
+            unknown=unknown,
+            num_witnesses=len(asks),
+            damaged=manifest.damaged,
             aside=str(aside) if aside else None,
             migrate=MIGRATE if manifest.schema < REVISION else None,
         )
@@ -98,9 +109,11 @@ class Restore:
                 staging.put(member.name, self._archive.read(number))
             step.summary = f"{len(members):,} files are as they were written"
 
-    def _verify(self, staging: Staging, teller: Teller) -> None:
+    def _verify(self, staging: Staging, teller: Teller, seen: Checkpoint | None) -> None:
         manifest = self._archive.manifest
         held = [manifest.checkpoint] if manifest.checkpoint else []
+        if seen and seen.size <= num_signed(manifest):  # then the backup must extend it: a fork of it is refused
+            held.append(seen.note)
         with teller.step("verify") as step:
             try:
                 report = verify_hall(staging.paths.db, self._keys.signer.public_key, held)
@@ -117,23 +130,30 @@ class Restore:
 
     def _check_objects(self, staging: Staging) -> int:
         names = {member.name for member in self._archive.manifest.members}
+        absent = {one.name for one in self._archive.manifest.absent}
         catalogue = SqliteCatalogue(staging.paths.db, self._clock, entry_key=self._keys.entry_key)
         try:
             artifacts = catalogue.find(Artifact)
         finally:
             catalogue.close()
         for artifact in artifacts:
-            if object_name(artifact.team, artifact.object) not in names:
+            if object_name(artifact.team, artifact.object) not in names | absent:
                 raise IntegrityError("the backup lacks an object that its ledger names", where=artifact.id)
-        return len(artifacts)
+        return len(artifacts) - len(absent)
 
-    def _lost(self) -> tuple[int, int] | None:
-        """Return the entries that a witness saw and this backup does not have."""
+    def _seen(self) -> tuple[Checkpoint | None, str]:
+        """Return what a witness saw, or why its note is not believed: that must not keep people from their hall."""
         if self._witnessed is None:
-            return None
-        seen = verify_note(self._witnessed, self._keys.signer.public_key, origin=self._archive.manifest.origin)
-        has = self._archive.manifest.num_entries
-        return (has, seen.size) if seen.size > has else None
+            return None, ""
+        try:
+            return verify_note(self._witnessed, self._keys.signer.public_key, origin=self._archive.manifest.origin), ""
+        except IntegrityError as error:
+            return None, f"the note of the witness cannot be believed: {error.what}"
+
+
+def num_signed(manifest: Manifest) -> int:
+    """Return how many of a backup's entries lie under a signed checkpoint."""
+    return read_note(manifest.checkpoint).size if manifest.checkpoint else 0
 
 
 @contextmanager

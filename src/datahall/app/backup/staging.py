@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -68,6 +69,15 @@ class Staging:
         """Copy the keys that a hall starts with; their modes were checked when they were read."""
         for name in (MASTER_FILE, SIGNING_FILE, ANSWER_FILE, OWNER_FILE):
             write_atomic(self.paths.keys / name, (folder / name).read_bytes(), at="restore.keys")
+
+    def put_witnesses(self, witnesses: Sequence[str]) -> None:
+        """Let the hall ask the witnesses of the one whose place it takes.
+
+        No more of that one's settings: a hall out of a backup has database and objects in its own folder.
+        """
+        if witnesses:
+            texts = ", ".join(json.dumps(text, ensure_ascii=False) for text in witnesses)  # a JSON text is one of TOML
+            write_atomic(self.paths.settings, f"witness = [{texts}]\n".encode(), at="restore.settings")
 
     def become(self, root: Path, aside: Path | None) -> None:
         """Take the place of `root`; what is there is moved to `aside` first."""

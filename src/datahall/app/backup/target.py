@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from datahall.app.backup.form import MAGIC
+from datahall.app.backup.reader import Archive
 from datahall.core.durable import link, remove, rename, sync_file, sync_folder
-from datahall.core.errors import ConflictError, StorageFullError, UserError
+from datahall.core.errors import ConflictError, IntegrityError, StorageFullError, UserError
+from datahall.security.keys import KeyRing
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EMLINK})
@@ -55,6 +57,24 @@ class Target:
         """Make what was written survive power loss."""
         file.flush()
         sync_file(file.fileno(), at="backup.file")
+
+    def check_no_better(self, keys: KeyRing, lacks: tuple[str, ...]) -> None:
+        """Raise ConflictError where a backup that is whole would be replaced by one that `lacks` objects."""
+        if not self._replace or not self.path.exists():
+            return
+        try:
+            with Archive.open(self.path, keys) as old:
+                is_worse = bool(old.manifest.damaged)
+        except IntegrityError:  # nobody can restore it anyway
+            is_worse = True
+        except UserError:  # of other keys, so nobody here can tell
+            is_worse = False
+        if not is_worse:
+            raise ConflictError(
+                f"the new backup would lack {len(lacks)} objects, so the one that is there is not replaced: {lacks[0]}",
+                where=str(self.path),
+                hint="see what is damaged with: datahall verify --objects; give the new backup another name",
+            )
 
     def place(self) -> None:
         """Give the part file its name. Raises ConflictError where a FILE has come up meanwhile."""

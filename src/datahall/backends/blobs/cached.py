@@ -62,6 +62,10 @@ class CachedBlobStore:
         with self._shelf.using((team, object_name), partial(self._fill, (team, object_name), None)):
             return path.read_bytes()
 
+    def stream_stored(self, object_name: str, *, team: str) -> Iterator[bytes]:
+        """Yield an object as it is stored in the bucket, past the cache: it may be larger, and is not read again soon."""
+        return self._remote.stream_stored(object_name, team=team)
+
     @contextmanager
     def hold(self, grants: Iterable[Grant], *, team: str) -> Iterator[tuple[Path, ...]]:
         """Make objects be files, checked whole, that stay as they are while the block runs.

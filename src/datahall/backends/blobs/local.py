@@ -28,6 +28,8 @@ from datahall.core.room import SourceError, own_errors, room_in
 from datahall.security.opening import Opening
 from datahall.security.sealing import Sealing, check_grant, check_team, max_sealed_bytes
 
+_PIECE_BYTES = 1 << 20
+
 
 class LocalBlobStore:
     """Keeps sealed objects in `folder`; any number of processes may share it.
@@ -136,6 +138,12 @@ class LocalBlobStore:
         """Return an object as it is stored, still sealed. Raises NotFoundError or IntegrityError."""
         with os.fdopen(open_object(self.path(object_name, team=team)), "rb") as file:
             return file.read()
+
+    def stream_stored(self, object_name: str, *, team: str) -> Iterator[bytes]:
+        """As `read_stored`, in pieces."""
+        with os.fdopen(open_object(self.path(object_name, team=team)), "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
 
     def write_stored(self, object_name: str, stored: bytes, *, team: str) -> None:
         """Put sealed bytes in place, whatever they are; durably. Raises StorageFullError when the disk takes no more."""

@@ -31,6 +31,7 @@ def backup(
     """Write all of the hall but its keys into FILE, encrypted, while everything goes on.
 
     FILE is there only once it has been read back and every digest in it was right; until then it is FILE.part.
+    Exit status: 1 where objects are damaged or missing, so that the backup holds all but those.
     """
     paths: HallPaths = ctx.obj
     progress = PlainProgress(as_json=as_json) if as_json or not sys.stdout.isatty() else RichProgress()
@@ -40,6 +41,8 @@ def backup(
         print_json(made)
     else:
         _say(made)
+    if made.damaged:
+        raise typer.Exit(1)
 
 
 def _say(made: BackedUp) -> None:
@@ -48,6 +51,10 @@ def _say(made: BackedUp) -> None:
     out.print(
         f"point of recovery: {made.at}, {made.num_entries:,} entries, {made.num_signed:,} under a signed checkpoint"
     )
+    if made.damaged:
+        out.print(f"[red]not in it[/red]: {len(made.damaged):,} objects are damaged or missing; all else is")
+        for line in made.damaged:
+            out.print(f"  {escape(line)}", soft_wrap=True)
     out.print(
         f"The keys are not in it, and nothing opens it without them. Keep a copy of {escape(made.keys)} elsewhere."
     )
