@@ -102,7 +102,7 @@ GET /api/v1/keys admin
 GET /api/v1/status read
 POST /api/v1/backups admin
 POST /api/v1/keys admin
-POST /api/v1/keys/rotate admin
+POST /api/v1/master-keys admin
 POST /api/v1/plan admin
 POST /api/v1/runs admin
 """

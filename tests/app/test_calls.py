@@ -120,7 +120,7 @@ def test_what_is_kept_says_nothing_and_fits_nowhere_else(hall):
 def test_rotations_at_once_with_one_key_are_one_and_all_is_readable_afterwards(hall, ask, retire):
     changes = [hall.vault.store("main", b"%d" % number, "text/plain")[1] for number in range(20)]
     hall.catalogue.act(Act(kind="step.completed", actor="t", changes=tuple(one for (one,) in changes)))
-    call = ("POST", "/api/v1/keys/rotate", "k-1", {"retire": retire})
+    call = ("POST", "/api/v1/master-keys", "k-1", {"retire": retire})
     said = ask(call, call, call)
     assert {each.status_code for each in said} == {200}
     assert len({each.content for each in said}) == 1
@@ -164,7 +164,7 @@ def test_a_mistake_of_ours_ends_a_stream_with_words(hall, ask, tmp_path, monkeyp
 
 def test_without_a_key_each_rotation_counts(hall, ask):
     """The control: three calls, three master keys, one after another."""
-    call = ("POST", "/api/v1/keys/rotate", None, {})
+    call = ("POST", "/api/v1/master-keys", None, {})
     assert sorted(each.json()["num_masters"] for each in ask(call, call, call)) == [2, 3, 4]
     assert KeyRing.open(hall.paths.keys).num_masters == 4
 

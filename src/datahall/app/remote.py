@@ -87,7 +87,7 @@ class RemoteControl:
 
     def rotate_keys(self, *, retire: bool) -> Rotated:
         """Wrap every data key under a new master key."""
-        return self._ask("POST", "/api/v1/keys/rotate", Rotated, {"retire": retire}, longest_s=None)
+        return self._ask("POST", "/api/v1/master-keys", Rotated, {"retire": retire}, longest_s=None)
 
     def _follow(self, path: str, body: dict[str, Any], last: type[E], notify: Notify, cancel: Cancel) -> E:
         """Tell every event of what control does, and return the one of class `last`."""

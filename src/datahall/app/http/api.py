@@ -148,7 +148,7 @@ ROUTES: Final = (
     ApiRoute("GET", "/api/v1/apps/{app}/report", "read", "report"),
     ApiRoute("GET", "/api/v1/keys", "admin", "list_keys"),
     ApiRoute("POST", "/api/v1/keys", "admin", "issue_key", mutates=True, status=201),
-    ApiRoute("POST", "/api/v1/keys/rotate", "admin", "rotate_keys", mutates=True),
+    ApiRoute("POST", "/api/v1/master-keys", "admin", "rotate_keys", mutates=True),
     ApiRoute("POST", "/api/v1/backups", "admin", "backup"),
     ApiRoute("DELETE", "/api/v1/keys/{key_id}", "admin", "revoke_key", mutates=True),
 )
