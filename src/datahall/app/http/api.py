@@ -233,8 +233,9 @@ async def _stream(long_work: Work) -> AsyncIterator[bytes]:
             long_work(notify, cancel)
         except DatahallError as error:
             notify(broke(error))
-        except Exception:
-            # A mistake of ours, whose traceback goes into the log; whoever follows must hear that it is over.
+        except (
+            Exception
+        ):  # a mistake of ours: its traceback goes into the log, and whoever follows hears that it is over
             notify(Broke(error="UnavailableError", what=_FAILED, hint="see: datahall logs control"))
             raise
         finally:
