@@ -233,9 +233,7 @@ async def _stream(long_work: Work) -> AsyncIterator[bytes]:
             long_work(notify, cancel)
         except DatahallError as error:
             notify(broke(error))
-        except (
-            Exception
-        ):  # a mistake of ours: its traceback goes into the log, and whoever follows hears that it is over
+        except Exception:  # a mistake of ours: its traceback goes into the log, but whoever follows must hear the end
             notify(Broke(error="UnavailableError", what=_FAILED, hint="see: datahall logs control"))
             raise
         finally:
