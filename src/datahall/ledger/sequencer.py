@@ -51,8 +51,8 @@ class Sequencer:
     """Integrates on demand (`flush`) and, once started, at least every `interval_s` seconds in a thread.
 
     With a `coordinator`, it does so only while it holds the lease "sequencer": of several processes over one store one
-    integrates, and the others wait for it. With a `witness`, each new checkpoint is published to it before `flush` returns. Threads: any may call
-    anything. A failed round is kept in `problem` and tried again at the next one.
+    integrates and publishes, and the others wait for it, or take the lease over once its holder is gone. With a
+    `witness`, each new checkpoint is published to it before `flush` returns. Threads: any may call anything. A failed round is kept in `problem` and tried again at the next one.
     """
 
     def __init__(
