@@ -29,7 +29,7 @@ _TIED = (
     "import ctypes, os, sys; user = int(sys.argv[1]); user and os.setuid(user); "
     "ctypes.CDLL(None).prctl(1, 2); os.execv(sys.argv[2], sys.argv[2:])"
 )
-_FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=on")
+_FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=on", "datahall.test_server=on")
 _ALWAYS = ("listen_addresses=", "shared_buffers=16MB", "max_connections=120", "unix_socket_permissions=0700")
 
 

@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 from datahall.app import doctor as looks
 from datahall.app.cli.verbs import doctor
 from datahall.app.doctor import examine
+from datahall.app.origin import origin_of
 from datahall.backends.db.lock import HallLock
 from datahall.backends.db.migrate import migrate_sqlite
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.db.unfinished import marker_of
+from datahall.backends.witness.file import FileWitness, default_folder
 from datahall.core.errors import HallBusyError, NotFoundError, UserError
 from datahall.core.hall import HallPaths
 from datahall.security.keys import KeyRing
@@ -154,3 +156,11 @@ def test_a_hall_in_postgres_is_looked_over_too(paths, postgres, postgres_url):
     assert postgres.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", database=name_of(empty)) == [(0,)]
     postgres.drop(empty)
     assert "check that the server runs" in bad(paths)["database"].run
+
+
+@pytest.mark.parametrize("note", [b"", b"\xff\xfe", b"one line", b"a\nb\nc\n"])
+def test_a_note_that_is_garbled_is_found(paths, note):
+    witness = FileWitness(default_folder(), lambda _old, _new: [])
+    witness.folder.mkdir(parents=True)
+    witness.path(origin_of(KeyRing.open(paths.keys).signer)).write_bytes(note)
+    assert "not a checkpoint" in bad(paths)["witness"].said

@@ -15,8 +15,9 @@ from datahall.app.owner import ensure_owner
 from datahall.app.settings import read_settings
 from datahall.app.stores import open_catalogue
 from datahall.app.wiring import open_hall
+from datahall.backends.db.unfinished import Marker, marker_of
 from datahall.core.clock import SystemClock
-from datahall.core.errors import HallBusyError, UserError
+from datahall.core.errors import HallBusyError, SchemaError, UserError
 from datahall.core.hall import HallPaths
 from datahall.core.records import Act, Change, Step
 from datahall.testing.catalogue import app, declare
@@ -125,3 +126,14 @@ def test_so_is_one_whose_first_entries_no_checkpoint_covers_yet(make, store):
     shutil.rmtree(paths.keys)
     shutil.move(paths.root / "mine", paths.keys)
     still_works(paths, 1)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_migration_that_was_cut_short_is_finished_first(make, store):
+    paths = make("hall", store)
+    begun(paths)
+    marker_of(paths.db).write_bytes(msgspec.json.encode(Marker(source="0001", target="0002", snapshot="x")))
+    with pytest.raises(SchemaError, match="was cut short"), open_hall(paths):
+        pytest.fail("it opened")
+    marker_of(paths.db).unlink()
+    begun(paths)

@@ -300,3 +300,11 @@ def test_a_migration_of_postgres_that_fails_changes_nothing(server, postgres_url
     catalogue = PostgresCatalogue(postgres_url, AutoClock(), entry_key=KEY)
     check_all_is_there(catalogue)
     catalogue.close()
+
+
+def test_a_migration_of_postgres_takes_as_long_as_it_takes(server):
+    names = ("statement_timeout", "idle_in_transaction_session_timeout")
+    with server.writing_engine().connect() as connection:
+        assert [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names] == ["0", "0"]
+    with server.reading() as connection:  # the control
+        assert [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names] == ["30s", "30s"]

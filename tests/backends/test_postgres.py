@@ -409,6 +409,18 @@ def test_a_server_that_acknowledges_what_it_has_not_stored_is_refused(postgres, 
         PostgresCatalogue(postgres_url, AutoClock())
 
 
+@pytest.mark.parametrize("name", ["fsync", "full_page_writes"])
+def test_so_is_one_that_a_power_cut_destroys(name):
+    with running(durable=True) as server:
+        url = server.fresh()
+        PostgresCatalogue(url, AutoClock()).close()  # the control
+        server.sql(f"ALTER SYSTEM SET {name} = off", "SELECT pg_reload_conf()")
+        while server.sql(f"SHOW {name}") != [("off",)]:
+            pass
+        with pytest.raises(UserError, match=f"{name} is off"):
+            PostgresCatalogue(url, AutoClock())
+
+
 def test_a_stranger_s_database_is_refused_and_left_alone(postgres):
     url = postgres.fresh()
     edit(url, "CREATE TABLE theirs (x int)")

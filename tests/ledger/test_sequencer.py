@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from functools import partial
 
 import pytest
 
 from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.backends.witness.file import FileWitness
 from datahall.core.errors import ConflictError, IntegrityError, UnavailableError
 from datahall.ledger import tree
 from datahall.ledger.bodies import entry_body
 from datahall.ledger.checkpoint import sign_checkpoint, verify_note
 from datahall.ledger.sequencer import Sequencer, integrate
+from datahall.ledger.tree import consistency_proof
 from datahall.testing.catalogue import app, declare
 
 ORIGIN = "datahall.test/hall"
@@ -266,3 +269,53 @@ def test_a_sequencer_that_is_stopped_gives_its_lease_back(store, signer, clock):
     assert [lease.name for lease in store.leases.leases()] == ["sequencer"]
     sequencer.stop()
     assert store.leases.leases() == []
+
+
+def test_a_head_that_another_process_has_outgrown_meanwhile_is_no_contradiction(store, signer, clock, tmp_path):
+    """As where the lease passes on while a far witness is being told."""
+    near = FileWitness(tmp_path, partial(consistency_proof, read=store.nodes))
+    other = Sequencer(store, signer, ORIGIN, clock, witness=near)
+
+    class Far(ListWitness):
+        def publish(self, origin, note):
+            if not self.notes:
+                self.notes.append(note)
+                declare(store, app("b"))
+                other.flush()
+            near.publish(origin, note)
+
+    declare(store, app("a"))
+    slow = Sequencer(store, signer, ORIGIN, clock, witness=Far())
+    slow.flush()
+    assert slow.problem is None
+    assert near.newest(ORIGIN) == store.checkpoint().note
+
+
+def test_who_does_not_hold_the_lease_tells_the_witness_nothing(store, signer, clock):
+    other, witness = SqliteCatalogue(store.path, clock), ListWitness()
+    declare(store, app())
+    Sequencer(other, signer, ORIGIN, clock, coordinator=other.leases).flush()
+    sequencer = Sequencer(store, signer, ORIGIN, clock, coordinator=store.leases, witness=witness)
+    assert sequencer.flush().size == 1
+    assert witness.notes == []
+    other.close()  # the control: once the lease is free
+    assert sequencer.flush().note == witness.notes[-1]
+
+
+def test_the_thread_outlives_whatever_goes_wrong_and_keeps_it_as_problem(store, signer, clock):
+    failed = threading.Event()
+
+    class Broken(ListWitness):
+        def publish(self, origin, note):
+            failed.set()
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    sequencer = Sequencer(store, signer, ORIGIN, clock, witness=Broken(), interval_s=0.001)
+    declare(store, app())
+    sequencer.start()
+    for _ in range(2):
+        failed.clear()
+        assert failed.wait(10)
+    with pytest.raises(UnicodeDecodeError):
+        sequencer.stop()
+    assert isinstance(sequencer.problem, UnicodeDecodeError)

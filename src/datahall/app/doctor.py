@@ -24,6 +24,7 @@ from datahall.core.clock import SystemClock
 from datahall.core.errors import DatahallError, HallBusyError, IntegrityError, UnavailableError, UserError
 from datahall.core.hall import HallPaths
 from datahall.core.ports import Clock
+from datahall.ledger.checkpoint import read_note
 from datahall.security.keys import KeyRing
 
 MIN_FREE_BYTES = 1 << 30
@@ -132,7 +133,7 @@ def _witness(settings: Settings, paths: HallPaths, clock: Clock) -> str:
     note = open_witness(settings, paths, lambda _old, _new: [], clock).newest(origin)
     if note is None:
         return "it answers, and knows nothing of this hall yet"
-    return f"knows the first {int(note.splitlines()[1]):,} entries"
+    return f"knows the first {read_note(note).size:,} entries"
 
 
 def _blobs(settings: Settings, paths: HallPaths) -> str:

@@ -17,6 +17,7 @@ from datahall.backends.blobs.stores import STORES
 from datahall.backends.db import opening
 from datahall.backends.db.snapshot import Told, snapshot
 from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.backends.db.unfinished import check_finished
 from datahall.backends.witness.file import FileWitness, default_folder
 from datahall.core.errors import UserError
 from datahall.core.hall import HallPaths
@@ -44,6 +45,7 @@ def open_catalogue(settings: Settings, paths: HallPaths, clock: Clock, keys: Key
         return SqliteCatalogue(paths.db, clock, entry_key=entry_key)
     if urlsplit(settings.database).scheme not in {"postgresql", "postgres"}:
         raise _refused(paths, "database", settings.database, "name a database as postgresql://USER@HOST/NAME")
+    check_finished(paths.db)  # the marker of a migration lies in the hall's folder, whichever database it was of
     return opening.open_catalogue(database_url(settings), clock, entry_key=entry_key)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from datahall.core.errors import DatahallError, IntegrityError, UnavailableError
+from datahall.core.errors import IntegrityError, UnavailableError
 from datahall.core.ports import Clock, Coordinator, LedgerStore, Signer, Witness
 from datahall.core.records import Checkpoint, Lease
 from datahall.ledger import tree
@@ -51,8 +51,8 @@ class Sequencer:
     """Integrates on demand (`flush`) and, once started, at least every `interval_s` seconds in a thread.
 
     With a `coordinator`, it does so only while it holds the lease "sequencer": of several processes over one store one
-    integrates, and the others wait for it. With a `witness`, each new checkpoint is published to it before `flush` returns. Threads: any may call
-    anything. A failed round is kept in `problem` and tried again at the next one.
+    integrates and publishes, and the others wait for it, or take the lease over once its holder is gone. With a
+    `witness`, each new checkpoint is published to it before `flush` returns. Threads: any may call anything. A failed round is kept in `problem` and tried again at the next one.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Sequencer:
         interval_s: float = 0.5,
     ) -> None:
         self.origin = origin
-        self.problem: DatahallError | None = None
+        self.problem: Exception | None = None
         """Why the newest round failed; None once one succeeds."""
         self.flushed_at_ns: int | None = None
         """When the newest successful round ended."""
@@ -89,9 +89,9 @@ class Sequencer:
         """
         with self._turn:
             try:
-                newest = self._integrate_all()
-                self.problem = self._publish(newest)
-            except DatahallError as error:
+                newest, may_publish = self._integrate_all()
+                self.problem = self._publish(newest) if may_publish else None
+            except Exception as error:  # whatever it was: it is kept, and raised
                 self.problem = error
                 raise
             self.flushed_at_ns = self._clock.now_ns()
@@ -120,24 +120,25 @@ class Sequencer:
         while not self._ending.wait(self._interval_s):
             try:
                 self.flush()
-            except DatahallError:
+            except Exception:  # noqa: BLE001, S112  (whatever it was, the next round may succeed)
                 continue  # `problem` keeps it, for readiness and `ps` to show
 
-    def _integrate_all(self) -> Checkpoint | None:
+    def _integrate_all(self) -> tuple[Checkpoint | None, bool]:
+        """Return the newest checkpoint, and whether it is this process that publishes it."""
         if self._coordinator is None:
-            return self._take_in(None)
+            return self._take_in(None), True
         deadline_ns = self._clock.monotonic_ns() + int(_PATIENCE_S * 1e9)
         wanted: int | None = None
         while True:
             # Asked for each time: whoever holds it may be gone, and then nobody integrates but who takes it over.
             fence = self._lease = self._coordinator.acquire(LEASE)
             if fence is not None:
-                return self._take_in(fence)
+                return self._take_in(fence), True
             if wanted is None:
                 wanted = max((seq + 1 for seq, _ in self._store.pending(_BATCH)), default=0)
             newest = self._store.checkpoint()
             if (newest.size if newest else 0) >= wanted:
-                return newest
+                return newest, False  # whoever integrated it publishes it
             if self._clock.monotonic_ns() > deadline_ns:
                 raise UnavailableError("the sequencer of another process does not integrate", hint="try again soon")
             self._clock.sleep(0.05)
@@ -152,10 +153,22 @@ class Sequencer:
         return newest
 
     def _publish(self, newest: Checkpoint | None) -> UnavailableError | None:
+        if self._witness is None or newest is None or self._witnessed == newest.note:
+            return None
         try:
-            if self._witness is not None and newest is not None and self._witnessed != newest.note:
-                self._witness.publish(self.origin, newest.note)
-                self._witnessed = newest.note
+            self._tell(self._witness, newest)
         except UnavailableError as error:
             return error
         return None
+
+    def _tell(self, witness: Witness, newest: Checkpoint) -> None:
+        try:
+            witness.publish(self.origin, newest.note)
+        except IntegrityError:
+            # The lease may have passed on meanwhile: then a larger head was published before this one, and goes on from it.
+            larger = self._store.checkpoint()
+            if larger is None or larger.size <= newest.size:
+                raise
+            newest = larger
+            witness.publish(self.origin, newest.note)
+        self._witnessed = newest.note

@@ -49,11 +49,15 @@ class Group(Generic[W]):
     def do(self, work: W) -> Any:
         """Return the work's outcome, durable. Raises what it was refused with, or what its transaction raises."""
         mine = _Ticket(work)
-        with self._lock:
-            self._waiting.append(mine)
-            mine.leads, self._busy = not self._busy, True
-        if not mine.leads:
-            mine.wake.acquire()
+        try:
+            with self._lock:
+                self._waiting.append(mine)
+                mine.leads, self._busy = not self._busy, True
+            if not mine.leads:
+                mine.wake.acquire()
+        except BaseException:  # a Ctrl-C: nobody may wait for who is gone
+            self._leave(mine)
+            raise
         if mine.leads:
             self._lead()
         if isinstance(mine.outcome, BaseException):
@@ -61,20 +65,33 @@ class Group(Generic[W]):
         return mine.outcome
 
     def _lead(self) -> None:
-        with self._lock:
-            group = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
+        group: list[_Ticket[W]] = []
         try:
+            with self._lock:
+                while self._waiting and len(group) < MAX_GROUP:
+                    group.append(self._waiting.popleft())
             for ticket, outcome in zip(group, self._transact([ticket.work for ticket in group]), strict=True):
                 ticket.outcome = outcome
-        except BaseException as error:  # noqa: BLE001  (whatever it is, everybody in the group has to hear of it)
+        except BaseException as error:  # whatever it is, everybody in the group has to hear of it
             for ticket in group[1:]:
                 ticket.outcome = (
                     error if isinstance(error, Exception) else UnavailableError("the write was interrupted")
                 )
-            group[0].outcome = error
-        self._hand_on()
-        for ticket in group[1:]:
-            ticket.wake.release()
+            raise
+        finally:
+            try:
+                self._hand_on()
+            finally:
+                for ticket in group[1:]:
+                    ticket.wake.release()
+
+    def _leave(self, ticket: _Ticket[W]) -> None:
+        """Take out who does not wait any more, and hand on the lead if it has that already."""
+        with self._lock:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+        if ticket.leads:
+            self._hand_on()
 
     def _hand_on(self) -> None:
         with self._lock:

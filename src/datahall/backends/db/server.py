@@ -26,6 +26,13 @@ _CONNECT_TIMEOUT_S = 5
 _POOL_TIMEOUT_S = 10
 _NUM_CONNECTIONS = 24
 """At most so many a process: a server has 100 for everybody unless told otherwise."""
+TEST_SERVER = "datahall.test_server"
+"""A setting that only servers of tests have: on one, nothing need outlive the machine, so it may do without fsync."""
+_DURABLE = {
+    "synchronous_commit": "set it on for this database: ALTER DATABASE ... SET synchronous_commit = on",
+    "fsync": "set fsync = on in postgresql.conf: without it a power cut can destroy the database",
+    "full_page_writes": "set full_page_writes = on in postgresql.conf: without it a power cut can destroy pages",
+}
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _SESSION = {
     "statement_timeout": "30s",
@@ -101,10 +108,15 @@ class Server:
                 yield connection
 
     def writing_engine(self) -> Engine:
-        """Return an engine for writing through SQLAlchemy, as migrations do; a connection each time."""
-        engine = create_engine(
-            "postgresql+psycopg://", creator=self.connect, poolclass=NullPool, use_native_hstore=False
-        )
+        """Return an engine for writing through SQLAlchemy, as migrations do; a connection each time, without time-outs."""
+
+        def patient() -> psycopg.Connection[Any]:
+            connection = self.connect()
+            for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                connection.execute("SELECT set_config(%s, '0', false)", (name,))
+            return connection
+
+        engine = create_engine("postgresql+psycopg://", creator=patient, poolclass=NullPool, use_native_hstore=False)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         return engine
 
@@ -172,18 +184,18 @@ class Server:
     def _settle(self, connection: psycopg.Connection[Any]) -> None:
         """Set the time-outs, and refuse a server that would lose or mangle what it acknowledges."""
         sets = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
-        asks = "current_setting('synchronous_commit'), current_setting('server_encoding')"
-        row = connection.execute(f"SELECT {asks}, {sets}".encode()).fetchone()
+        asks = ", ".join(f"current_setting('{name}')" for name in (*_DURABLE, "server_encoding"))
+        row = connection.execute(f"SELECT current_setting('{TEST_SERVER}', true), {asks}, {sets}".encode()).fetchone()
         assert row is not None
-        if row[0] == "off":
+        for (name, hint), value in zip(_DURABLE.items(), row[1:], strict=False):
+            if value == "off" and (name == "synchronous_commit" or row[0] != "on"):
+                raise UserError(
+                    f"this server acknowledges what it has not stored ({name} is off)", where=self.where, hint=hint
+                )
+        encoding = row[1 + len(_DURABLE)]
+        if encoding != "UTF8":
             raise UserError(
-                "this server acknowledges what it has not stored (synchronous_commit is off)",
-                where=self.where,
-                hint="set it on for this database: ALTER DATABASE ... SET synchronous_commit = on",
-            )
-        if row[1] != "UTF8":
-            raise UserError(
-                f"this database is encoded in {row[1]}",
+                f"this database is encoded in {encoding}",
                 where=self.where,
                 hint="make one with: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
             )

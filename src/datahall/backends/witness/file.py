@@ -31,7 +31,7 @@ class FileWitness:
     def newest(self, origin: str) -> str | None:
         """Return the newest checkpoint note seen of `origin`, None if there is none. Raises UnavailableError."""
         try:
-            return self.path(origin).read_text("utf-8")
+            return self.path(origin).read_text("utf-8", errors="replace")  # a garbled note is refused when it is read
         except FileNotFoundError:
             return None
         except OSError as error:

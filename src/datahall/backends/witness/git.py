@@ -114,7 +114,7 @@ class GitWitness:
 
     def _commit_of(self, name: str) -> str | None:
         done = self._try("rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}")
-        return done.stdout.decode().strip() or None
+        return done.stdout.decode("utf-8", "replace").strip() or None
 
     def _has_remote(self) -> bool:
         return self._try("config", "--get", f"remote.{self._remote}.url").returncode == 0
