@@ -68,6 +68,7 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
     settings = read_settings(paths)
     blobs = open_blobs(settings, paths)
     with HallLock(paths.lock):
+        paths.clear_leftovers()
         keys = KeyRing.open(paths.keys, create=True)
         catalogue = open_catalogue(settings, paths, clock, keys)
         sequencer = Sequencer(

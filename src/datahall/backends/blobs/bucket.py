@@ -106,6 +106,14 @@ class Bucket:
         step(f"{at}/copy", lambda: self._tried(lambda: obstore.copy(self._store, key, target)))
         self.delete([key], at=at)
 
+    def now_ns(self, *, at: str) -> int:
+        """Return the store's own time, that of an object which is made for it and removed again."""
+        key = f"now/{secrets.token_hex(8)}"
+        self.create(key, b"")
+        written_ns = self.head(key).written_ns
+        self.delete([key], at=at)
+        return written_ns
+
     def delete(self, keys: list[str], *, at: str) -> None:
         """Remove keys; one that is not there is no error. Raises UnavailableError."""
         for key in keys:
