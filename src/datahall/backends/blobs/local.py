@@ -101,7 +101,9 @@ class LocalBlobStore:
                     try:
                         link(source, target, at="blobs.take")
                     except FileExistsError:
-                        continue
+                        if not os.path.samestat(source.lstat(), target.lstat()):
+                            continue
+                        # Taken by a call that was killed before it synced the folder.
                 taken.setdefault(target.parent, []).append(source)
         for folder, sources in taken.items():
             sync_folder(folder, at="blobs.take")
