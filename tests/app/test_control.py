@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from datahall.app.control import Control
+from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core.errors import UserError
 from datahall.testing.catalogue import app, declare
@@ -23,6 +24,7 @@ def hall(tmp_path):
         clock=clock,
         sequencer=SimpleNamespace(problem=None),
         paths=SimpleNamespace(root=tmp_path),
+        blobs=LocalBlobStore(tmp_path / "blobs"),
     )
     catalogue.close()
 

@@ -6,13 +6,16 @@ import json
 import sqlite3
 from contextlib import closing
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from datahall.app import doctor as looks
 from datahall.app.cli.verbs import doctor
+from datahall.app.control import Control
 from datahall.app.doctor import examine
 from datahall.app.origin import origin_of
+from datahall.app.wiring import open_hall
 from datahall.backends.db.lock import HallLock
 from datahall.backends.db.migrate import migrate_sqlite
 from datahall.backends.db.sqlite import SqliteCatalogue
@@ -23,6 +26,7 @@ from datahall.core.hall import HallPaths
 from datahall.security.keys import KeyRing
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
+from tests.backends.object_server import OPTIONS, Server
 from tests.postgres import name_of
 
 CHECKS = ["schema", "migration", "lock", "keys", "database", "free space", "witness", "blobs"]
@@ -164,3 +168,23 @@ def test_a_note_that_is_garbled_is_found(paths, note):
     witness.folder.mkdir(parents=True)
     witness.path(origin_of(KeyRing.open(paths.keys).signer)).write_bytes(note)
     assert "not a checkpoint" in bad(paths)["witness"].said
+def test_a_bucket_is_asked_and_its_cache_is_shown(paths, monkeypatch):
+    server = Server()
+    monkeypatch.setenv("HALL_SECRET", OPTIONS["secret_access_key"])
+    text = (
+        f"[objects]\nendpoint = 'http://{server.host}:{server.port}'\nregion = '{OPTIONS['region']}'\n"
+        f"access_key_id = '{OPTIONS['access_key_id']}'\nsecret_access_key_env = 'HALL_SECRET'\n"
+    )
+    paths.settings.touch(mode=0o600)
+    paths.settings.write_text(f"blobs = 's3://{server.bucket()}/hall'\n{text}")
+    assert bad(paths) == {}
+    (found,) = [one for one in examine(paths) if one.check == "blobs"]
+    assert "answers" in found.said
+    with open_hall(paths) as hall:
+        hall.vault.store("main", b"data", "text/plain")
+        assert Control(hall).status().cache.misses == 0
+        assert "hits" in json.loads(msgspec.json.encode(Control(hall).status()))["cache"]
+    paths.settings.write_text(f"blobs = 's3://no-such-bucket/hall'\n{text}")
+    assert bad(paths).keys() == {"blobs"}, "the control"
+    assert "s3://no-such-bucket/hall: the object store does not answer" in bad(paths)["blobs"].said
+    server.close()

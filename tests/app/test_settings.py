@@ -235,3 +235,25 @@ def test_several_witnesses_are_all_told_and_the_one_that_saw_most_is_believed(tm
         both.publish("hall", small)
     assert [path.parent for path in witness_files(settings, "hall")] == folders
     assert all(path.exists() for path in witness_files(settings, "hall"))
+
+
+@pytest.mark.parametrize(
+    ("blobs", "said", "match"),
+    [
+        ("gs://b/x", "region = 'eu'", r"objects\.region: a bucket at gs:// does not take it"),
+        ("gs://b/x", "endpoint = 'https://x'", r"objects\.endpoint: a bucket at gs://"),
+        ("az://c/x", "access_key_id = 'x'", r"objects\.access_key_id: a bucket at az://"),
+        ("az://c/x", "", "cannot be used: .*Account must be specified"),
+        ("s3://b/x", "endpoint = 'nonsense'", r"objects\.endpoint: this is no address"),
+    ],
+)
+def test_a_bucket_s_setting_that_its_store_does_not_take_is_named(paths, blobs, said, match, monkeypatch):
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    settings = read_settings(write(paths, f"blobs = '{blobs}'\n[objects]\n{said}\n"))
+    with pytest.raises(UserError, match=match):
+        open_blobs(settings, paths)
+
+
+def test_a_bucket_that_takes_them_all_is_opened(paths):
+    text = "blobs = 's3://b/x'\n[objects]\nendpoint = 'https://x'\nregion = 'r'\naccess_key_id = 'k'\nsecret_access_key = 's'\n"
+    assert open_blobs(read_settings(write(paths, text)), paths).stats().hits == 0

@@ -269,3 +269,25 @@ def test_the_contract_goes_red_when_frames_are_not_authenticated(monkeypatch: py
     monkeypatch.setattr(frames, "AESGCM", Naive)
     with pytest.raises(AssertionError):
         TestMemory().test_a_thousand_flipped_bytes_are_refused_whole_and_in_ranges(MemoryBlobStore())
+
+
+def test_what_a_killed_take_linked_is_synced_by_the_next_one(tmp_path: Path):
+    staging, store = LocalBlobStore(tmp_path / "staging"), LocalBlobStore(tmp_path / "blobs")
+    grant = staging.put(b"x", team="ward")
+    reached: list[str] = []
+
+    def dies(name: str) -> None:
+        if name == "blobs.take/folder:before":
+            raise KeyboardInterrupt
+
+    with armed(dies), pytest.raises(KeyboardInterrupt):
+        store.take(tmp_path / "staging")
+    with armed(reached.append):
+        store.take(tmp_path / "staging")
+    assert "blobs.take/folder:after" in reached, "its name is durable before its first one goes"
+    assert (staging.list(team="ward"), store.list(team="ward")) == ([], [grant.object])
+    # The control: another object of that name stays where it is, and what is here is not replaced.
+    staging.write_stored(grant.object, b"another", team="ward")
+    store.take(tmp_path / "staging")
+    assert staging.list(team="ward") == [grant.object]
+    assert store.get(grant, team="ward") == b"x"

@@ -11,7 +11,7 @@ import pytest
 from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.blobs.objects import ObjectBlobStore, object_key
 from datahall.backends.blobs.scrub import STALE_AFTER_S, scrub
-from datahall.core.errors import NotFoundError
+from datahall.core.errors import NotFoundError, UnavailableError
 from datahall.security.frames import FRAME_BYTES
 from datahall.testing.blobs import half_compressible
 from datahall.testing.clock import AutoClock
@@ -84,12 +84,11 @@ def test_a_large_object_goes_aside_with_all_its_parts():
 
 
 def test_a_killed_writer_s_copy_is_removed_once_it_is_old_and_nothing_else_is(tmp_path: Path):
-    clock = AutoClock()
-    store = LocalBlobStore(tmp_path / "blobs", clock)
+    store = LocalBlobStore(tmp_path / "blobs")
     grant = store.put(DATA, team="ward")
     shard = store.path(grant.object, team="ward").parent
-    now_s = clock.now_ns() / 1e9
-    for name, age_s in ((f".{'a' * 32}.77.abcd", STALE_AFTER_S + 1), (f".{'b' * 32}.77.abcd", STALE_AFTER_S - 1)):
+    now_s = store.path(grant.object, team="ward").stat().st_mtime
+    for name, age_s in ((f".{'a' * 32}.77.abcd", STALE_AFTER_S + 60), (f".{'b' * 32}.77.abcd", STALE_AFTER_S - 60)):
         (shard / name).write_bytes(b"half an object")
         os.utime(shard / name, (now_s - age_s, now_s - age_s))
     (shard / "notes.txt").write_text("somebody's")
@@ -107,3 +106,46 @@ def test_a_link_in_the_place_of_an_object_is_damage(tmp_path: Path):
     path.rename(tmp_path / "aside")
     path.symlink_to(tmp_path / "aside")
     assert [found.object for found in scrub(store, [grant], team="ward").damaged] == [grant.object]
+
+
+def test_a_copy_that_somebody_writes_is_never_taken_for_one_that_was_left(tmp_path: Path):
+    store, cleared = LocalBlobStore(tmp_path / "blobs"), []
+    grant = store.put(DATA, team="ward")
+    left = store.path(grant.object, team="ward").with_name(f".{grant.object}.77.abcd")
+
+    def chunks():
+        yield DATA[:2_000_000]
+        yield DATA[2_000_000:]
+        left.write_bytes(b"half an object")
+        cleared.extend(store.clear(team="ward", older_than_s=-1e9))  # as if all of it were years old
+        yield DATA
+
+    assert store.get(store.write(chunks(), team="ward"), team="ward") == DATA + DATA
+    assert cleared == [left.name], "the control: what nobody writes is removed"
+
+
+def test_a_large_object_whose_parts_were_removed_meanwhile_is_not_acknowledged():
+    store = Bucket("memory:///", part_bytes=1 << 20)
+
+    def chunks(older_than_s):
+        for number in range(20):
+            if number == 15:
+                while not list(store.bucket.list("parts/ward/")):  # other threads upload them
+                    pass
+                store.clear(team="ward", older_than_s=older_than_s)
+            yield os.urandom(1 << 20)
+
+    with pytest.raises(UnavailableError, match="removed while it was uploaded"):
+        store.write(chunks(-1e9), team="ward")
+    assert store.list(team="ward") == []
+    store.write(chunks(STALE_AFTER_S), team="ward")  # the control
+
+
+def test_a_machine_whose_clock_is_ahead_clears_nothing_that_is_new():
+    clock = AutoClock()
+    store = Bucket("memory:///", part_bytes=1 << 20, clock=clock)
+    store.bucket.create(f"parts/ward/{'a' * 32}/000000", b"of an upload that goes on")
+    clock.advance(1e9)
+    assert store.clear(team="ward", older_than_s=STALE_AFTER_S) == []
+    assert store.clear(team="ward", older_than_s=-1) == ["a" * 32], "the control"
+    assert list(store.bucket.list("now/")) == []

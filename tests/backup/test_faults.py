@@ -148,6 +148,18 @@ def test_a_backup_that_replaces_one_leaves_the_old_or_the_new(rested, tmp_path, 
         assert (archive.header.id == first.id) == (name != "backup.replace/rename:after")
 
 
+def test_a_part_that_is_no_backup_is_somebody_s_and_stays(rested, tmp_path):
+    part = tmp_path / "thesis.part"
+    part.write_bytes(b"my thesis")
+    with pytest.raises(ConflictError, match="not a part of a backup"):
+        rested.back_up(tmp_path / "thesis")
+    assert part.read_bytes() == b"my thesis"
+    for left in (b"", b"DHBACKUP1\nhalf"):  # the control: what a killed backup leaves goes
+        part.write_bytes(left)
+        rested.back_up(tmp_path / "thesis", replace=True)
+        assert not part.exists()
+
+
 @pytest.mark.parametrize("name", BACKUP)
 def test_a_backup_without_room_leaves_no_file_and_says_so(rested, tmp_path, name):
     file = tmp_path / "b.dhb"
@@ -216,6 +228,43 @@ def test_a_restore_that_replaces_a_hall_never_loses_it(saved, kit, tmp_path, nam
     if not root.exists():
         kit.restore(saved.file, saved.paths.keys, root)
     kit.assert_whole(HallPaths(root))
+
+
+@pytest.mark.parametrize("name", [*ASIDE[:1], "restore.place/rename:before"])
+def test_a_restore_that_cannot_take_the_place_leaves_the_hall_that_was_there(saved, kit, tmp_path, name):
+    root = tmp_path / "back"
+    kit.restore(saved.file, saved.paths.keys, root)
+    (root / "mark").touch()
+    with full_at(name), pytest.raises(StorageFullError, match="No space left"):
+        kit.restore(saved.file, saved.paths.keys, root, replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["back"]
+    assert (root / "mark").exists()
+    kit.assert_whole(HallPaths(root))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_while_it_puts_the_old_hall_back_it_has_lost_none(saved, kit, tmp_path, when):
+    root = tmp_path / "back"
+    kit.restore(saved.file, saved.paths.keys, root)
+    (root / "mark").touch()
+
+    def hook(place):
+        if place == "restore.place/rename:before":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if place == f"restore.back/rename:{when}":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            with armed(hook):
+                kit.restore(saved.file, saved.paths.keys, root, replace=True)
+        finally:
+            os._exit(7)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    (kept,) = [path for path in tmp_path.iterdir() if (path / "mark").exists()]
+    kit.assert_whole(HallPaths(kept))
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -7,6 +7,7 @@ hold in any folder what a reader finds; it raises for a state that no reader cou
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -153,6 +154,22 @@ def clear_temporary(folder: Path) -> None:
 def temporary_state(folder: Path) -> str:
     path = LocalBlobStore(folder / "blobs").path(grant_of(folder).object, team=TEAM)
     return f"{object_state(folder)}, {len(list(path.parent.iterdir()))} files"
+
+
+def leave_copies(folder: Path) -> None:
+    """Leave the copy of a process that is gone, of one that lives, and a file of somebody else's."""
+    for name in (".routes.json.4194305.aabbccdd", f".routes.json.{os.getpid()}.aabbccdd", ".notes.4194305"):
+        (folder / name).write_bytes(b"half")
+
+
+def clear_copies(folder: Path) -> None:
+    HallPaths(folder).clear_leftovers()
+
+
+def copies_state(folder: Path) -> str:
+    names = {path.name for path in folder.iterdir()}
+    assert {f".routes.json.{os.getpid()}.aabbccdd", ".notes.4194305"} <= names
+    return f"{len(names)} files"
 
 
 def make_files(folder: Path) -> None:
@@ -422,6 +439,7 @@ SCENARIOS: dict[str, Scenario] = {
     "keys are made": Scenario(nothing, make_keys, keys_state, TOLD),
     "the master key is rotated": Scenario(make_keys, rotate_keys, masters_state, TOLD),
     "old master keys are retired": Scenario(make_rotated_keys, retire_keys, masters_state, TOLD),
+    "copies that were left are removed": Scenario(leave_copies, clear_copies, copies_state, TOLD),
     "an answer is logged": Scenario(nothing, append_answer, log_state, TOLD, is_seen_before=True),
     "a segment cannot be begun": Scenario(nothing, append_without_room, log_state, TOLD),
     "an empty segment is found": Scenario(begin_log, append_answer, log_state, TOLD),

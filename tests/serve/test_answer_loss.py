@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -10,6 +11,7 @@ import textwrap
 
 import pytest
 
+from datahall.core.errors import IntegrityError, StorageFullError
 from datahall.core.failpoints import armed
 from datahall.core.records import Answer
 from datahall.serve.segment_files import OPEN, read_segment, segment_files
@@ -216,3 +218,103 @@ def test_a_power_cut_takes_the_last_tenth_of_a_second_at_most(tmp_path):
 
 def test_without_a_sync_a_power_cut_takes_more(tmp_path):
     assert worst_of_many_cuts(tmp_path, Unsynced) > 100
+
+
+class ForgetfulDisk:
+    """A disk that fails one sync and forgets what it should have kept, though it says of each later one that it is done.
+
+    That is what Linux does with pages that it could not write (Rebello et al., "Can Applications Recover from fsync
+    Failures?", 2020).
+    """
+
+    def __init__(self, folder, step):
+        self.folder, self.step = folder, step
+        self.kept = {}
+        self.lost = {}
+        self.held = []
+
+    def __call__(self, name):
+        if name == f"{self.step}:before" and not self.lost:
+            for path in segment_files(self.folder):
+                status = path.stat()
+                self.lost[status.st_ino] = (self.kept.get(status.st_ino, 0), status.st_size)
+                self.held.append(path.open("rb"))  # so that no other file is given its number
+            raise OSError(errno.EIO, "Input/output error")
+        if name in {"answers.tick/sync:after", "answers.seal/sync:after"}:
+            self.kept |= {path.stat().st_ino: path.stat().st_size for path in segment_files(self.folder)}
+
+    def cut_power(self):
+        for file in self.held:
+            file.close()
+        for path in segment_files(self.folder):
+            start, stop = self.lost.get(path.stat().st_ino, (0, 0))
+            data = path.read_bytes()
+            path.write_bytes(data[:start] + bytes(stop - start) + data[stop:])
+
+
+class Retrying(AnswerLog):
+    """The control: a log that syncs the same file again and believes what it is told."""
+
+    def sync_work(self):
+        self._dirty = (bool(self._unkept) and self._descriptor >= 0) or self._dirty
+        self._unkept.clear()
+        return super().sync_work()
+
+    def seal_work(self):
+        self._unkept.clear()
+        return super().seal_work()
+
+
+def tick(log, now_ns=0):
+    """Do what the gateway's timer does; return whether the disk did its part."""
+    try:
+        if (work := log.sync_work()) is not None:
+            work()
+        log.end(now_ns)
+        if (seal := log.seal_work()) is not None:
+            seal()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("step", ["answers.tick/sync", "answers.seal/sync"])
+@pytest.mark.parametrize("kind", [AnswerLog, Retrying])
+def test_what_the_disk_failed_to_keep_is_written_into_another_file(tmp_path, step, kind):
+    disk = ForgetfulDisk(tmp_path, step)
+    log = kind(tmp_path, "g1", KEY, now_ns=0, max_age_ns=10)
+    with armed(disk):
+        log.append([answer_at(0, 0), answer_at(1, 1)])
+        assert not tick(log, 10 if step == "answers.seal/sync" else 0)
+        if kind is AnswerLog:
+            with pytest.raises(StorageFullError, match="written anew"):
+                log.append([answer_at(2, 2)])
+        assert tick(log)
+        log.append([answer_at(2, 2)])
+        assert tick(log, 20)
+        log.close(30)
+    disk.cut_power()
+    if kind is Retrying:
+        with pytest.raises(IntegrityError):
+            [read_segment(path, KEY) for path in segment_files(tmp_path)]
+        return
+    kept = [one.sequence for path in segment_files(tmp_path) for one in read_segment(path, KEY).answers]
+    assert kept == [0, 1, 2]
+    assert AnswerLog(tmp_path, "g1", KEY, now_ns=0).next_sequence == 3
+
+
+def test_what_nobody_can_read_any_more_is_told_and_holds_up_no_answer(tmp_path):
+    log, disk = AnswerLog(tmp_path, "g1", KEY, now_ns=0), ForgetfulDisk(tmp_path, "answers.tick/sync")
+    with armed(disk):
+        log.append([answer_at(0, 0)])
+        log.append([answer_at(1, 1)])
+        assert not tick(log)
+        (path,) = segment_files(tmp_path)
+        os.truncate(path, path.stat().st_size - 1)  # the page was dropped, and the disk has less
+        with pytest.raises(IntegrityError, match="records of 1 answers"):
+            tick(log)
+        log.append([answer_at(2, 2)])
+        log.close(1)
+    disk.cut_power()
+    kept = [one.sequence for path in segment_files(tmp_path) for one in read_segment(path, KEY).answers]
+    assert kept == [0, 2]

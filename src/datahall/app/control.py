@@ -23,6 +23,8 @@ from datahall.app.planning import intend, read_app
 from datahall.app.processes import is_running
 from datahall.app.stores import snapshot_of
 from datahall.app.wiring import Hall
+from datahall.backends.blobs.local import LocalBlobStore
+from datahall.backends.blobs.shelf import CacheStats
 from datahall.core.clock import iso
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, RepeatedError
 from datahall.core.records import (
@@ -72,6 +74,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     route_revision: int
     num_entries: int
     problems: tuple[str, ...]
+    cache: CacheStats | None = None
+    """How the read cache does since the hall was opened; None where the objects lie in the hall's own folder."""
 
 
 class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +220,7 @@ class Control:
             route_revision=table.revision if table else 0,
             num_entries=checkpoint.size if checkpoint else 0,
             problems=_problems_for(team, problems),
+            cache=None if isinstance(self._hall.blobs, LocalBlobStore) else self._hall.blobs.stats(),
         )
 
     def provenance(self, answer_id: str, team: str = EVERY_TEAM) -> Provenance:

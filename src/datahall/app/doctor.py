@@ -15,7 +15,8 @@ import msgspec
 
 from datahall.app.origin import origin_of
 from datahall.app.settings import Settings, read_settings, without_password
-from datahall.app.stores import database_url, open_witness
+from datahall.app.stores import database_url, open_truth, open_witness
+from datahall.backends.blobs.local import LocalBlobStore
 from datahall.backends.db.engines import said_plainly
 from datahall.backends.db.lock import HallLock
 from datahall.backends.db.schema import check_revision, is_empty, revision_of
@@ -138,7 +139,10 @@ def _witness(settings: Settings, paths: HallPaths, clock: Clock) -> str:
 
 def _blobs(settings: Settings, paths: HallPaths) -> str:
     if settings.blobs is not None:
-        return f"in {without_password(settings.blobs)}, which datahall verify --objects reads"
+        store = open_truth(settings, paths)
+        assert not isinstance(store, LocalBlobStore), "the settings name a bucket"
+        store.bucket.look()
+        return f"{without_password(settings.blobs)} answers; what lies there is read by datahall verify --objects"
     folder = paths.blobs
     if not folder.is_dir():
         raise UnavailableError("the folder of the blobs is gone", where=str(folder), hint="restore it from a backup")

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 HallCatalogue: TypeAlias = "SqliteCatalogue | PostgresCatalogue"
 HallBlobs: TypeAlias = "LocalBlobStore | CachedBlobStore"
 
+_TAKEN: Final[dict[str, set[str]]] = {"gs": set(), "az": {"endpoint"}}
+"""What of `objects` a store of a kind takes; one that speaks S3 takes all of it."""
+
 CACHE_BYTES: Final = 10 << 30
 """How much of a remote object store is kept on this machine where the settings do not say."""
 
@@ -130,6 +133,7 @@ def _bucket(settings: Settings, paths: HallPaths) -> ObjectBlobStore:
         raise _refused(paths, "blobs", url, "name a bucket as s3://BUCKET/PREFIX, gs://... or az://...")
     if "@" in urlsplit(url).netloc:
         raise _refused(paths, "blobs", url, "a bucket's URL takes no user or password: they belong into [objects]")
+    _check_objects(settings, paths, urlsplit(url).scheme)
     plain = (settings.objects.endpoint or "").startswith("http://")
     return cast("ObjectBlobStore", STORES.load("objects")(url, options=_options(settings), allow_http=plain))
 
@@ -144,6 +148,25 @@ def _options(settings: Settings) -> dict[str, str]:
         "secret_access_key": object_secret(settings),
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_objects(settings: Settings, paths: HallPaths, scheme: str) -> None:
+    """Refuse a setting that means nothing to this kind of store, and an endpoint that is no address."""
+    for key, value in _objects(settings):
+        if value is not None and key.partition(".")[2] not in _TAKEN.get(
+            scheme, set(settings.objects.__struct_fields__)
+        ):
+            raise UserError(
+                f"{key}: a bucket at {scheme}:// does not take it",
+                where=str(paths.settings),
+                hint="leave the line out; the store's own environment says it",
+            )
+    if settings.objects.endpoint is not None and not settings.objects.endpoint.startswith(("https://", "http://")):
+        raise UserError(
+            "objects.endpoint: this is no address of a server",
+            where=str(paths.settings),
+            hint="name it as https://HOST:PORT",
+        )
 
 
 def _check_idle(paths: HallPaths, given: Iterable[tuple[str, object]], needed: str) -> None:

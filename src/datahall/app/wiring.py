@@ -93,6 +93,7 @@ def open_hall(paths: HallPaths, clock: Clock | None = None, *, lifeline: int | N
 @contextmanager
 def _opened(paths: HallPaths, settings: Settings, clock: Clock) -> Iterator[tuple[KeyRing, HallCatalogue]]:
     """Yield the hall's keys and its catalogue, once nobody else holds them and they belong together."""
+    paths.clear_leftovers()
     keys = open_keys(paths)
     catalogue = open_catalogue(settings, paths, clock, keys)
     try:

@@ -6,6 +6,8 @@ share one. A test scans the code: no other file makes one of these system calls 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,11 +21,16 @@ def write_atomic(path: Path, data: bytes | memoryview, *, at: str, mode: int = 0
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes | bytearray | memoryview], *, at: str, mode: int = 0o600) -> None:
-    """As `write_atomic`, for bytes that come in pieces; where `pieces` raises, nothing is left behind."""
+    """As `write_atomic`, for bytes that come in pieces; where `pieces` raises, nothing is left behind.
+
+    The copy under way is locked, so that whoever clears up can tell it from one that a killed writer left.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for piece in pieces:
                 file.write(piece)
             file.flush()

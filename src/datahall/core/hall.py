@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
 
 from datahall.core.canonical import digest_bytes
-from datahall.core.durable import write_atomic
+from datahall.core.durable import remove, write_atomic
 from datahall.core.errors import UserError
 
 DEFAULT_FOLDER = ".datahall"
 HOME_VARIABLE = "DATAHALL_HOME"
+
+
+_LEFTOVER = re.compile(r"\..+\.([1-9][0-9]{0,8})\.[0-9a-f]{8}")
+"""What `core/durable.py` calls a copy under way: `.<name>.<process>.<random>`."""
 
 
 class HallPaths:
@@ -63,6 +68,15 @@ class HallPaths:
                     f"cannot use {folder}: {error.strerror}", hint="choose another with --hall DIR"
                 ) from error
 
+    def clear_leftovers(self) -> None:
+        """Remove the half-written copies that killed processes left beside the hall's files; only under the hall's lock."""
+        for folder in (self.root, self.keys, self.answers, self.work, self.reports):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                name = _LEFTOVER.fullmatch(path.name)
+                if name and not path.is_dir() and not _is_alive(int(name[1])):
+                    with contextlib.suppress(FileNotFoundError):
+                        remove(path, at="hall.leftover")
+
     def runtime(self) -> Path:
         """Return (and create, mode 0700) the folder of this hall's Unix sockets.
 
@@ -94,6 +108,16 @@ class HallPaths:
     def control_socket(self) -> Path:
         """Return where the process that holds this hall listens, if it does."""
         return self.runtime() / "control.sock"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _runtime_base() -> Path:

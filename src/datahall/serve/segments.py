@@ -6,6 +6,9 @@ MessagePack. One write hands all records of a batch to the kernel, so a killed g
 is ended, synced and renamed to `.sealed`, after which it never changes. Control moves sealed ones into the blob store;
 until then they spool here, up to a bound beyond which no answer is given. `<gateway>.next` holds the number with which
 the log goes on when all its segments have moved.
+
+A file whose sync failed is never believed again: the kernel may have forgotten what it could not write, and say that all
+is well the next time. Its records are written into another file, and until they are no answer is given.
 """
 
 from __future__ import annotations
@@ -61,11 +64,18 @@ class AnswerLog:
         self._opened_at_ns = now_ns
         self._dirty = self._is_new = False
         self._ended: list[tuple[Path, int]] = []
+        self._unkept: set[Path] = set()
+        """Segments whose sync failed, until they are written anew."""
         self.next_sequence = self._recover()
         self._num_spooled_bytes, self._looked_at_ns = self._look(), now_ns
 
     def check_room(self) -> None:
-        """Raise StorageFullError where no answer can be given, as too many records wait to be moved."""
+        """Raise StorageFullError where no answer can be given: too many records wait to be moved, or the disk fails."""
+        if self._unkept:
+            raise StorageFullError(
+                "the disk did not keep the answer log, which is written anew before any answer is given",
+                hint="look after the disk, then ask again",
+            )
         if self._num_spooled_bytes + self._num_bytes >= self._max_spool_bytes:
             raise StorageFullError(
                 "the answer log has no room: its segments are not taken into the blob store",
@@ -101,7 +111,10 @@ class AnswerLog:
         """Return what makes everything appended survive a power cut, as work for any thread; None if that is done."""
         if not self._dirty:
             return None
-        descriptor = os.dup(self._descriptor)  # the log may end its segment and close its own meanwhile
+        descriptor, path = (
+            os.dup(self._descriptor),
+            self._path,
+        )  # the log may end its segment and close its own meanwhile
         self._dirty = False  # only now: where no descriptor was left, the next call must find the work again
         is_new, self._is_new = self._is_new, False
 
@@ -111,8 +124,8 @@ class AnswerLog:
                 if is_new:
                     sync_folder(self.folder, at="answers.open")
             except OSError:
-                self._is_new = is_new or self._is_new
-                self._dirty = self._descriptor >= 0  # an ended segment is synced when it is sealed
+                if path is not None:
+                    self._unkept.add(path)
                 raise
             finally:
                 os.close(descriptor)
@@ -126,11 +139,12 @@ class AnswerLog:
         if self._path is None:
             self._opened_at_ns = now_ns
             return
-        old = now_ns - self._opened_at_ns >= self._max_age_ns
-        if not (old or force or self._num_records >= self._max_records):
+        old, unkept = now_ns - self._opened_at_ns >= self._max_age_ns, self._path in self._unkept
+        if not (old or force or unkept or self._num_records >= self._max_records):
             return
-        os.ftruncate(self._descriptor, self._num_bytes)
-        self._write(self._seal.end(offset=self._num_bytes, num_records=self._num_records))
+        if not unkept:
+            os.ftruncate(self._descriptor, self._num_bytes)
+            self._write(self._seal.end(offset=self._num_bytes, num_records=self._num_records))
         # Nothing may follow the end, so whatever fails from here on, the next append begins another file.
         self._ended.append((self._path, self.next_sequence))
         os.close(self._descriptor)
@@ -181,14 +195,29 @@ class AnswerLog:
         self._num_bytes = end + len(data)
 
     def _seal_ended(self) -> Path | None:
-        sealed = None
+        sealed, num_lost = None, 0
         for path, following in tuple(self._ended):
             with contextlib.suppress(FileNotFoundError):  # somebody removed it: that must not hold up the next ones
-                _remember(self.folder, self.gateway, following)
-                sealed = _seal(path)
+                if path in self._unkept:
+                    segment = read_segment(path, self._key)
+                    num_lost += following - first_sequence(path) - len(segment.raw)
+                    sealed = self._finish(segment, following) or sealed
+                else:
+                    _remember(self.folder, self.gateway, following)
+                    sealed = self._sealed(path)
+            self._unkept.discard(path)
             with contextlib.suppress(ValueError):  # at the very end, another thread may still be at the same work
                 self._ended.remove((path, following))
+        if num_lost:
+            raise IntegrityError(f"the disk lost the records of {num_lost} answers that were given")
         return sealed
+
+    def _sealed(self, path: Path) -> Path:
+        try:
+            return _seal(path)
+        except OSError:
+            self._unkept.add(path)
+            raise
 
     def _recover(self) -> int:
         files = segment_files(self.folder, self.gateway)
@@ -204,22 +233,22 @@ class AnswerLog:
                 self._finish(segment, following)
         return following
 
-    def _finish(self, segment: Segment, following: int) -> None:
-        """Seal what an earlier run left open, or remove it if it holds nothing."""
+    def _finish(self, segment: Segment, following: int) -> Path | None:
+        """Seal what an earlier run left open or the disk did not keep, in another file; remove it if it holds nothing."""
         path = segment.path
         if not segment.raw:
             remove(path, at="answers.empty")
-            return
+            return None
+        data = path.read_bytes()
+        whole = data[: len(data) - segment.num_torn_bytes]
         if not segment.ended:
-            data = path.read_bytes()
-            size = len(data) - segment.num_torn_bytes
             seal = open_seal(data, self._key, self.gateway, first_sequence(path))
             assert seal is not None, "records were read, so there is a header"
-            cut(path, size, at="answers.torn")
-            with path.open("ab") as file:
-                file.write(seal.end(offset=size, num_records=len(segment.raw)))
+            whole += seal.end(offset=len(whole), num_records=len(segment.raw))
+        # An earlier run may have failed to sync it, of which a sync of this run would not be told.
+        write_atomic(path, whole, at="answers.rewrite")
         _remember(self.folder, self.gateway, following)
-        _seal(path)
+        return _seal(path)
 
     def _look(self) -> int:
         """Return how many bytes of this gateway's wait to be moved, without the segment that is being written."""

@@ -80,12 +80,17 @@ class Staging:
             write_atomic(self.paths.settings, f"witness = [{texts}]\n".encode(), at="restore.settings")
 
     def become(self, root: Path, aside: Path | None) -> None:
-        """Take the place of `root`; what is there is moved to `aside` first."""
+        """Take the place of `root`; what is there is moved to `aside` first, and back where this one cannot follow."""
         for folder, _, _ in os.walk(self.paths.root):
             sync_folder(Path(folder), at="restore.staged")
         if aside is not None:
             rename(root, aside, at="restore.aside")
-        rename(self.paths.root, root, at="restore.place")
+        try:
+            rename(self.paths.root, root, at="restore.place")
+        except BaseException:  # nobody is to be left without a hall, not even by a Ctrl-C
+            if aside is not None and not root.exists():
+                rename(aside, root, at="restore.back")
+            raise
         sync_folder(root.parent, at="restore.place")
 
     def _make_folder(self, folder: Path) -> None:

@@ -125,6 +125,12 @@ class Target:
             try:
                 if not _locked(stale) or not _is(self.part, stale):
                     raise busy
+                if os.pread(stale, len(MAGIC), 0) not in {b"", MAGIC}:
+                    raise ConflictError(
+                        "there is a file that is not a part of a backup",
+                        where=str(self.part),
+                        hint="choose another name for the backup, or move that file",
+                    )
                 # Removed, not written over: killed at the wrong moment, it may be the finished backup's other name.
                 remove(self.part, at="backup.stale")
             finally:

@@ -12,7 +12,7 @@ import obstore
 from obstore import exceptions, store
 
 from datahall.core.durable import step
-from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError
+from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError, UserError
 from datahall.core.ports import Clock
 
 NUM_TRIES: Final = 6
@@ -51,13 +51,19 @@ class Bucket:
         self._clock = clock
         if url.startswith(("memory:", "file:")):
             self._store: Any = store.from_url(url)
-        else:
+            return
+        try:
             self._store = store.from_url(
                 url,
                 config=dict(options),  # type: ignore[call-overload]  # one of three clouds, by the URL
                 client_options={**_TIMEOUTS, "allow_http": allow_http},
                 retry_config={"max_retries": 0},  # we try again ourselves, on a clock that tests can move
             )
+        except exceptions.BaseError as error:
+            said = str(error).partition("\n")[0][:300]
+            raise UserError(
+                f"this object store cannot be used: {said}", where=url, hint="set what it needs in its environment"
+            ) from error
 
     def create(self, key: str, data: bytes | bytearray | memoryview) -> str:
         """Put `data` under a key that is free and return the server's mark of it.
@@ -105,6 +111,20 @@ class Bucket:
         """Give an object another key. Raises NotFoundError or UnavailableError; a copy may be left under both."""
         step(f"{at}/copy", lambda: self._tried(lambda: obstore.copy(self._store, key, target)))
         self.delete([key], at=at)
+
+    def look(self) -> None:
+        """Ask for one key, whether there is any or not. Raises UnavailableError where the store does not answer."""
+        self._tried(
+            lambda: next(iter(obstore.list(self._store, "objects/", chunk_size=1)), None), missing_is_final=False
+        )
+
+    def now_ns(self, *, at: str) -> int:
+        """Return the store's own time, that of an object which is made for it and removed again."""
+        key = f"now/{secrets.token_hex(8)}"
+        self.create(key, b"")
+        written_ns = self.head(key).written_ns
+        self.delete([key], at=at)
+        return written_ns
 
     def delete(self, keys: list[str], *, at: str) -> None:
         """Remove keys; one that is not there is no error. Raises UnavailableError."""

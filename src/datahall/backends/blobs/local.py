@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +21,8 @@ from datahall.backends.blobs.folder import (
     path_of,
     teams_in,
 )
-from datahall.core.clock import SystemClock
 from datahall.core.durable import link, remove, rename, sync_folder, write_pieces
-from datahall.core.errors import IntegrityError
-from datahall.core.ports import Clock
+from datahall.core.errors import IntegrityError, NotFoundError
 from datahall.core.records import Grant
 from datahall.core.room import SourceError, own_errors, room_in
 from datahall.security.opening import Opening
@@ -39,9 +39,8 @@ class LocalBlobStore:
     was killed leaves is a file with a dot before its name, which `scrub` removes.
     """
 
-    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._clock = clock or SystemClock()
 
     def path(self, object_name: str, *, team: str) -> Path:
         """Return the file of one object, whether it exists or not. Raises UserError for an impossible name."""
@@ -102,7 +101,9 @@ class LocalBlobStore:
                     try:
                         link(source, target, at="blobs.take")
                     except FileExistsError:
-                        continue
+                        if not os.path.samestat(source.lstat(), target.lstat()):
+                            continue
+                        # Taken by a call that was killed before it synced the folder.
                 taken.setdefault(target.parent, []).append(source)
         for folder, sources in taken.items():
             sync_folder(folder, at="blobs.take")
@@ -119,13 +120,16 @@ class LocalBlobStore:
         sync_folder(source.parent, at="blobs.quarantined")
 
     def clear(self, *, team: str, older_than_s: float) -> list[str]:
-        """Remove the copies that killed writers left, last written longer ago than that, and return their names."""
-        limit_ns = self._clock.now_ns() - round(older_than_s * 1e9)
+        """Remove the copies that killed writers left, last written longer ago than that, and return their names.
+
+        The time is the file system's own: this machine's clock may be ahead of it.
+        """
         found = [path for path in files_in(self.folder / check_team(team)) if is_temporary(path)]
-        stale = [path for path in found if path.lstat().st_mtime_ns < limit_ns]
-        for path in stale:
-            remove(path, at="blobs.clear")
-        return sorted(path.name for path in stale)
+        if not found:
+            return []
+        with tempfile.TemporaryFile(dir=self.folder) as fresh:
+            limit_ns = os.fstat(fresh.fileno()).st_mtime_ns - round(older_than_s * 1e9)
+        return sorted(path.name for path in found if _cleared(path, limit_ns))
 
     def strange(self, *, team: str) -> list[str]:
         """Return what lies among a team's objects and is none, as `<folder>/<name>`."""
@@ -188,6 +192,24 @@ class LocalBlobStore:
             )
         finally:
             os.close(descriptor)
+
+
+def _cleared(path: Path, limit_ns: int) -> bool:
+    """Remove a copy that nobody writes any more, last written before `limit_ns`; return whether it was one."""
+    try:
+        descriptor = open_object(path)
+    except (NotFoundError, IntegrityError):  # finished meanwhile, or no file of ours
+        return False
+    try:
+        if os.fstat(descriptor).st_mtime_ns >= limit_ns:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(path, at="blobs.clear")
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 if TYPE_CHECKING:

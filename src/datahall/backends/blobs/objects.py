@@ -18,7 +18,7 @@ from datahall.backends.blobs.bucket import Bucket, Stored
 from datahall.core.canonical import canonical_json
 from datahall.core.clock import SystemClock
 from datahall.core.durable import step
-from datahall.core.errors import DatahallError, IntegrityError, NotFoundError
+from datahall.core.errors import DatahallError, IntegrityError, NotFoundError, UnavailableError
 from datahall.core.ports import Clock
 from datahall.core.records import Grant
 from datahall.security.lanes import in_order
@@ -124,11 +124,16 @@ class ObjectBlobStore:
         return sorted(key for key in keys if not _KEY.fullmatch(key))
 
     def collect(self, *, team: str, older_than_s: float = 86_400.0) -> list[str]:
-        """Remove parts of uploads that nobody finished, last added to longer ago than that; return their objects' names."""
+        """Remove parts of uploads that nobody finished, last added to longer ago than that; return their objects' names.
+
+        The time is the store's own: this machine's clock may be ahead of it.
+        """
         uploads: dict[str, list[Stored]] = {}
         for part in self.bucket.list(f"parts/{check_team(team)}/"):
             uploads.setdefault(part.key.split("/")[2], []).append(part)
-        limit_ns = self._clock.now_ns() - round(older_than_s * 1e9)
+        if not uploads:
+            return []
+        limit_ns = self.bucket.now_ns(at="objects.now") - round(older_than_s * 1e9)
         stale = {name for name, parts in uploads.items() if max(part.written_ns for part in parts) < limit_ns}
         stale -= set(self.list(team=team))
         for name in stale:
@@ -152,7 +157,12 @@ class ObjectBlobStore:
         return in_order(lambda each: bytes(located.fetch(*each)), zip(starts, ends, strict=True))
 
     def commit(self, object_name: str, stored_bytes: int, *, team: str) -> None:
-        """Make an object of the parts that were uploaded."""
+        """Make an object of the parts that were uploaded. Raises UnavailableError where one was removed meanwhile."""
+        there = [part.size_bytes for part in self.bucket.list(parts_prefix(object_name, team))]
+        if (len(there), sum(there)) != (-(-stored_bytes // self.part_bytes), stored_bytes):
+            raise UnavailableError(
+                "parts of the object were removed while it was uploaded", where=object_name, hint="store it again"
+            )
         mark = canonical_json(Parts(part_bytes=self.part_bytes, stored_bytes=stored_bytes))
         step("objects.commit/create", lambda: self.bucket.create(object_key(object_name, team) + _MARK, mark))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from datahall.app.cli.session import connect, is_up
-from datahall.app.cli.show import AsJson, coloured, console, print_json, table
+from datahall.app.cli.show import AsJson, coloured, console, print_json, size, table
 from datahall.app.supervision import read_state
 from datahall.core.hall import HallPaths
 
@@ -40,5 +40,8 @@ def ps(ctx: typer.Context, as_json: AsJson = False) -> None:
             )
         out.print(replicas_table)
     out.print(f"ledger: {status.num_entries} entries; routes: revision {status.route_revision}")
+    if status.cache:
+        held = f"{size(status.cache.held_bytes)} of {size(status.cache.limit_bytes)}"
+        out.print(f"read cache: {status.cache.hits:,} hits, {status.cache.misses:,} misses; it holds {held}")
     for problem in status.problems:
         out.print(f"[red]problem:[/red] {problem}")
