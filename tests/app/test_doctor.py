@@ -168,6 +168,8 @@ def test_a_note_that_is_garbled_is_found(paths, note):
     witness.folder.mkdir(parents=True)
     witness.path(origin_of(KeyRing.open(paths.keys).signer)).write_bytes(note)
     assert "not a checkpoint" in bad(paths)["witness"].said
+
+
 def test_a_bucket_is_asked_and_its_cache_is_shown(paths, monkeypatch):
     server = Server()
     monkeypatch.setenv("HALL_SECRET", OPTIONS["secret_access_key"])

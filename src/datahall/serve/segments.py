@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from datahall.core.durable import cut, remove, rename, sync_data, sync_file, sync_folder, write_atomic
+from datahall.core.durable import remove, rename, sync_data, sync_file, sync_folder, write_atomic
 from datahall.core.errors import IntegrityError, StorageFullError, UnavailableError
 from datahall.core.records import Answer
 from datahall.serve.segment_files import OPEN, SEALED, Segment, first_sequence, read_segment, segment_files
