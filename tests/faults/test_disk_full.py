@@ -7,16 +7,18 @@ import random
 import shutil
 from collections import Counter
 from contextlib import closing
+from unittest import mock
 
 import pytest
 
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core.errors import StorageFullError
-from datahall.core.records import Act, App
+from datahall.core.records import Act, App, Entry
 from datahall.testing import vfs
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
 from datahall.testing.vfs import DiskLayer, Fault
+from tests.faults import workload
 from tests.faults.workload import Writer, damage, odd, open_catalogue, state_after, watched
 
 NUM_POINTS = 100
@@ -170,3 +172,20 @@ def is_refused(catalogue, record):
     except StorageFullError:
         return True
     return False
+
+
+class Deaf(SqliteCatalogue):
+    """Takes no notice of what the disk says: it answers as if the act were written."""
+
+    def act(self, act):
+        try:
+            return super().act(act)
+        except StorageFullError:
+            return Entry(seq=0, kind=act.kind, at_ns=0, actor=act.actor, app=act.app, body=act.body, touched=())
+
+
+def test_a_catalogue_that_is_deaf_to_its_disk_is_found_out(tmp_path):
+    """The control: the same trial of a catalogue that acknowledges what was refused."""
+    trial = Trial(tmp_path / "hall", Fault(kind="sync", nth=3, code=vfs.IOERR_FSYNC, suffix="-wal", lasts=True))
+    with mock.patch.object(workload, "SqliteCatalogue", Deaf), pytest.raises(AssertionError):
+        trial.run()
