@@ -52,7 +52,7 @@ def test_check_says_how_far_it_looked(loans, monkeypatch):
     monkeypatch.setattr(check, "MAX_CHECKED_BYTES", 100)
     said = do(check, loans)
     assert "the head of each table (a run checks every row)" in said
-    assert "300" not in said
+    assert "300 rows" not in said
 
 
 def test_an_impossible_bound_hides_neither_a_missing_file_nor_a_wrong_column(loans):
