@@ -113,10 +113,16 @@ def trials(world, memory):
 def die_everywhere(trial, numbers):
     for number in numbers:
         folder, name = trial.fresh(), trial.reached[number]
-        assert trial.do(folder, kill_at=number) == {"signal": 9}
+        said = trial.do(folder, kill_at=number)
+        assert said == {"signal": 9} or is_short(trial, said, number), said
         if number == 0 and not trial.scenario.is_seen_before:
             assert trial.scenario.state(folder) == trial.old, "nothing is done before the first step"
         trial.check(folder, f"killed at {name}")
+
+
+def is_short(trial, said, number):
+    """Whether threads made a run end before it reached a step for the `number`th time, as it may."""
+    return trial.scenario.varies and number > 1 and len(said.get("reached", ())) <= number
 
 
 def fail_everywhere(trial, numbers, codes):
@@ -125,6 +131,9 @@ def fail_everywhere(trial, numbers, codes):
         for code in codes if name.endswith(":before") else ():
             folder = trial.fresh()
             said = trial.do(folder, fail_at=number, code=code)
+            if is_short(trial, said, number):
+                trial.check(folder, "nothing failed")
+                continue
             is_told = {kind.__name__ for kind in trial.scenario.refusal} & set(said["raised"])
             assert is_told or (trial.scenario.does_without and not said["raised"]), (name, said)
             trial.check(folder, f"{errno.errorcode[code]} at {name}")
