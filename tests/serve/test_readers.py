@@ -13,6 +13,7 @@ from datahall.core.errors import UserError
 from datahall.core.records import Column
 from datahall.serve.columns import RowReader
 from datahall.serve.protocols.v2 import Asked, TensorReader, encode_answer
+from datahall.serve.rows import Rows, join, to_columns
 
 FEATURES = (
     Column(name="age", kind="number"),
@@ -66,39 +67,44 @@ def lawful(read, body, features):
             assert feature.nullable or not np.isnan(array).any()
 
 
+def columns_of(manifest, rows):
+    return to_columns(manifest.features, join([rows]))
+
+
 @given(st.data())
 def test_rows(manifest, data):
     value = data.draw(json_values | rows | st.fixed_dictionaries({"rows": st.lists(rows, max_size=3) | json_values}))
     reader = RowReader(manifest)
-    lawful(lambda body: reader.read(body)[0], json.dumps(value).encode(), manifest.features)
+    lawful(lambda body: columns_of(manifest, reader.read(body)), json.dumps(value).encode(), manifest.features)
 
 
 @given(st.data())
 def test_tensor_requests(manifest, data):
     reader = TensorReader(manifest)
     body = json.dumps(data.draw(requests)).encode()
-    lawful(lambda body: reader.read(body).columns, body, manifest.features)
+    lawful(lambda body: columns_of(manifest, reader.read(body).rows), body, manifest.features)
 
 
 @given(st.binary(max_size=60))
 def test_bytes(manifest, body):
-    lawful(lambda body: RowReader(manifest).read(body)[0], body, manifest.features)
-    lawful(lambda body: TensorReader(manifest).read(body).columns, body, manifest.features)
+    lawful(lambda body: columns_of(manifest, RowReader(manifest).read(body)), body, manifest.features)
+    lawful(lambda body: columns_of(manifest, TensorReader(manifest).read(body).rows), body, manifest.features)
 
 
 def test_good_rows_and_tensors_are_read_alike(kit):
     """The negative control: the laws above are not met by refusing everything."""
     manifest = kit.manifest(features=FEATURES)
-    by_row, num_rows = RowReader(manifest).read(json.dumps({"age": 3, "town": "Ulm", '"odd"': None}).encode())
+    by_row = RowReader(manifest).read(json.dumps({"age": 3, "town": "Ulm", '"odd"': None}).encode())
     inputs = [
         {"name": "age", "shape": [1], "datatype": "INT8", "data": [3]},
         {"name": "town", "shape": [1, 1], "datatype": "BYTES", "data": [["Ulm"]]},
         {"name": '"odd"', "shape": [1], "datatype": "BOOL", "data": [None]},
     ]
     asked = TensorReader(manifest).read(json.dumps({"inputs": inputs}).encode())
-    assert num_rows == asked.num_rows == 1
-    for name, array in by_row.items():
-        np.testing.assert_array_equal(array, asked.columns[name])
+    assert by_row.num_rows == asked.rows.num_rows == 1
+    asked_columns = columns_of(manifest, asked.rows)
+    for name, array in columns_of(manifest, by_row).items():
+        np.testing.assert_array_equal(array, asked_columns[name])
 
 
 def refusal(read, body):
@@ -143,7 +149,7 @@ def test_tensors_that_are_missing_are_named_with_the_application(kit):
 def test_probabilities_say_which_class_they_are_of(kit):
     """Rows of probabilities mean nothing to a client that does not know the order of the classes."""
     manifest = kit.manifest()
-    asked = Asked({}, 1, "", ("label", "probability"))
+    asked = Asked(Rows(1), "", ("label", "probability"))
     arrays = {"label": np.array(["small"], dtype=object), "probability": np.array([[0.25, 0.75]])}
     label, probability = json.loads(encode_answer("flowers", "1.0.0", manifest, arrays, asked))["outputs"]
     assert probability["parameters"] == {"labels": ["large", "small"]}

@@ -13,6 +13,7 @@ import numpy as np
 
 from datahall.core.errors import UserError
 from datahall.core.records import BundleManifest, Column
+from datahall.serve.rows import Rows, is_table
 
 _PYTHON_TYPES: dict[str, Any] = {"number": float, "category": str, "boolean": bool}
 _NUM_NAMED = 5
@@ -28,6 +29,7 @@ class RowReader:
 
     def __init__(self, manifest: BundleManifest) -> None:
         self.features = manifest.features
+        self._is_table = is_table(manifest.features)
         fields = [(f"f{index}", _python_type(feature)) for index, feature in enumerate(manifest.features)]
         rename = {f"f{index}": feature.name for index, feature in enumerate(manifest.features)}
         # msgspec takes no field names that JSON must escape; rows with such columns go through a dict instead.
@@ -42,15 +44,22 @@ class RowReader:
         self._names = tuple(rename.values())
         self._app = manifest.app
 
-    def read(self, body: bytes | bytearray) -> tuple[dict[str, np.ndarray], int]:
-        """Return columns and their number of rows from `{"rows": [{column: value}]}` or one row's object.
+    def read(self, body: bytes | bytearray) -> Rows:
+        """Return what is asked in `{"rows": [{column: value}]}` or one row's object.
 
         Raises UserError that says what is wrong and at which row and column, or at which byte.
         """
         rows = decode_json(self._decode, body, self._names, app=self._app)
         if not rows:
             raise UserError("there are no rows to answer", hint='send {"rows": [{"column": value, ...}]}')
-        return self._columns([_astuple(row) for row in rows]), len(rows)
+        values = [_astuple(row) for row in rows]
+        if self._is_table:
+            return Rows(len(values), values)
+        columns = {
+            feature.name: to_array(feature, [row[index] for row in values])
+            for index, feature in enumerate(self.features)
+        }
+        return Rows(len(values), None, columns)
 
     def _decode(self, body: bytes | bytearray) -> list[Any]:
         if self._fields is not None:
@@ -71,14 +80,6 @@ class RowReader:
             for row in rows
         ]
         return msgspec.convert({"rows": renamed}, self._body).rows  # type: ignore[attr-defined, no-any-return]
-
-    def _columns(self, rows: list[tuple[Any, ...]]) -> dict[str, np.ndarray]:
-        if all(feature.kind != "category" for feature in self.features):
-            matrix = np.array(rows, dtype=np.float64)  # None becomes NaN, true and false 1.0 and 0.0
-            return {feature.name: matrix[:, index] for index, feature in enumerate(self.features)}
-        return {
-            feature.name: to_array(feature, [row[index] for row in rows]) for index, feature in enumerate(self.features)
-        }
 
 
 def to_array(feature: Column, values: Sequence[Any]) -> np.ndarray:

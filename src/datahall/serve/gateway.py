@@ -187,11 +187,11 @@ class Gateway:
         try:
             if found.route.action == "infer":
                 ticket.asked = lane.tensors.read(request.body)
-                columns, num_rows = ticket.asked.columns, ticket.asked.num_rows
+                rows = ticket.asked.rows
             else:
-                columns, num_rows = lane.rows.read(request.body)
+                rows = lane.rows.read(request.body)
             deadline_ns = ticket.started_ns + int(self.limits.answer_seconds * 1e9)
-            lane.offer(Call(columns, num_rows, deadline_ns, ticket))
+            lane.offer(Call(rows, deadline_ns, ticket))
         except DatahallError as error:
             slot.respond(from_error(error, retry_after_s=lane.retry_after_s()))
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from datahall.core.errors import DatahallError, UnavailableError, UserError
 from datahall.core.ports import Clock
@@ -15,6 +13,10 @@ from datahall.serve.batch import BatchQueue, BatchSettings, Item
 from datahall.serve.columns import RowReader
 from datahall.serve.link import Connect, Link, Outcome
 from datahall.serve.protocols.v2 import TensorReader
+from datahall.serve.rows import Rows, join
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_ATTEMPTS = 2
 
@@ -30,10 +32,10 @@ class Context(Protocol):
 class Call:
     """One request for answers on its way; `context` is the gateway's own."""
 
-    __slots__ = ("attempts", "columns", "context", "deadline_ns", "num_rows")
+    __slots__ = ("attempts", "context", "deadline_ns", "num_rows", "rows")
 
-    def __init__(self, columns: dict[str, np.ndarray], num_rows: int, deadline_ns: int, context: Context) -> None:
-        self.columns, self.num_rows, self.deadline_ns, self.context = columns, num_rows, deadline_ns, context
+    def __init__(self, rows: Rows, deadline_ns: int, context: Context) -> None:
+        self.rows, self.num_rows, self.deadline_ns, self.context = rows, rows.num_rows, deadline_ns, context
         self.attempts = 0
 
 
@@ -161,7 +163,7 @@ class Lane:
             self._soon()
             self._received(calls, outcome, port.replica.id)
 
-        port.link.send(_join(calls), sum(call.num_rows for call in calls), done)
+        port.link.send(join([call.rows for call in calls]), sum(call.num_rows for call in calls), done)
 
     def _received(self, calls: list[Call], outcome: Outcome, replica: str) -> None:
         if not isinstance(outcome, DatahallError):
@@ -211,12 +213,6 @@ class Lane:
 
 def _name(port: _Port) -> str:
     return port.replica.id
-
-
-def _join(calls: list[Call]) -> dict[str, np.ndarray]:
-    if len(calls) == 1:
-        return calls[0].columns
-    return {name: np.concatenate([call.columns[name] for call in calls]) for name in calls[0].columns}
 
 
 def _split(calls: list[Call], arrays: Mapping[str, np.ndarray]) -> list[tuple[Call, Outcome]]:

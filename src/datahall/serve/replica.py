@@ -24,6 +24,7 @@ from datahall.core.errors import IntegrityError, UserError
 from datahall.core.ports import Predictor
 from datahall.core.records import BundleManifest
 from datahall.serve.frames import ErrorKind, Frame, FrameError, FrameReader, Header, encode
+from datahall.serve.rows import to_columns
 
 DRAIN_SECONDS = 30.0
 
@@ -202,7 +203,7 @@ def answer_frame(predictor: Predictor, frame: Frame) -> bytes:
     """Return the frame that answers an `infer` frame: a result, or an error that says whose fault it is."""
     number = frame.header.id
     try:
-        arrays = predictor.predict(frame.arrays)
+        arrays = predictor.predict(to_columns(predictor.manifest.features, frame.arrays))
         return encode(Header("result", id=number, num_rows=frame.header.num_rows), arrays)
     except UserError as error:
         return _error(number, "user", error.what, error.hint)

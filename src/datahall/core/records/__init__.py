@@ -5,7 +5,17 @@ from datahall.core.records.app import App, Task
 from datahall.core.records.artifact import Artifact, Grant, Tree
 from datahall.core.records.base import R, Record
 from datahall.core.records.bundle import Bundle, BundleManifest, EngineName
-from datahall.core.records.deployment import Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable
+from datahall.core.records.deployment import (
+    Deployment,
+    KeyGrant,
+    Priority,
+    Quota,
+    Replica,
+    Route,
+    RouteReplica,
+    RouteTable,
+    TeamRule,
+)
 from datahall.core.records.entry import Act, Change, Checkpoint, Entry, EntryKind, Touched
 from datahall.core.records.environment import Environment
 from datahall.core.records.evidence import Evidence, EvidenceKey, Exhibit, Figure, Measurement, Particulars
@@ -82,6 +92,8 @@ __all__ = [
     "Outcome",
     "Particulars",
     "Policy",
+    "Priority",
+    "Quota",
     "R",
     "Record",
     "Replica",
@@ -96,6 +108,7 @@ __all__ = [
     "Step",
     "StepState",
     "Task",
+    "TeamRule",
     "Touched",
     "Tree",
     "Verdict",

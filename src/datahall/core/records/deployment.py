@@ -55,6 +55,28 @@ class RouteReplica(msgspec.Struct, frozen=True, kw_only=True):
     address: str
 
 
+Priority = Literal["high", "normal", "low"]
+"""Who waits, and who is refused, first: low before normal before high."""
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """What one team, or one application, may ask of all gateways together; None is no limit."""
+
+    rate_per_s: float | None = None
+    burst: int | None = None
+    """How many requests may come at once before the rate holds; None is one second's worth of them."""
+    concurrency: int | None = None
+    """How many requests may be worked on at a time."""
+
+
+class TeamRule(msgspec.Struct, frozen=True, kw_only=True):
+    """How a team's requests are treated."""
+
+    quota: Quota = Quota()
+    weight: float = 1.0
+    """Its share of what there is while teams compete."""
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The way to one application's answers."""
 
@@ -68,6 +90,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[RouteReplica, ...]
     protocols: tuple[str, ...] = ("predict", "v2")
     """The protocols in which this application answers; a request in another one gets 404."""
+    quota: Quota = Quota()
+    cache_seconds: float = 0.0
+    """How long an answer may be given again to the same team for the same input; 0 is never."""
 
     @property
     def number(self) -> str:
@@ -83,6 +108,7 @@ class KeyGrant(msgspec.Struct, frozen=True, kw_only=True):
     team: str
     scopes: tuple[str, ...]
     expires_at_ns: int | None
+    priority: Priority = "normal"
 
 
 class RouteTable(Record, frozen=True, kw_only=True):
@@ -95,6 +121,10 @@ class RouteTable(Record, frozen=True, kw_only=True):
     keys: dict[str, KeyGrant]
     """SHA-256 of the key's text (hexadecimal) to what it may do."""
     published_at_ns: int
+    teams: dict[str, TeamRule] = msgspec.field(default_factory=dict)
+    """How teams are treated; one that is not listed is treated as `TeamRule()` says."""
+    num_gateways: int = 1
+    """How many gateways share each quota."""
 
     def outline(self) -> RouteTable:
         """Return it without the categories of columns: what the catalogue keeps of it."""

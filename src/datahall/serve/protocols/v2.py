@@ -18,6 +18,7 @@ from datahall.core.errors import UserError
 from datahall.core.records import BundleManifest, Column
 from datahall.serve.columns import decode_json, to_array
 from datahall.serve.protocols.finite import finite_list
+from datahall.serve.rows import Rows, is_table
 
 WHOLE_TABLE = "input"
 _INTEGERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
@@ -57,8 +58,7 @@ class InferRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Asked(msgspec.Struct, frozen=True):
     """A request as columns, and what its answer must repeat."""
 
-    columns: dict[str, np.ndarray]
-    num_rows: int
+    rows: Rows
     id: str
     outputs: tuple[str, ...]
 
@@ -93,7 +93,12 @@ class TensorReader:
         if num_rows == 0:
             raise UserError("there are no rows to answer", hint="the first number of each shape is the number of rows")
         names = tuple(output.name for output in request.outputs) or self._outputs
-        return Asked(columns, num_rows, request.id, names)
+        return Asked(self._rows(columns, num_rows), request.id, names)
+
+    def _rows(self, columns: dict[str, np.ndarray], num_rows: int) -> Rows:
+        if is_table(tuple(self._features.values())):
+            return Rows(num_rows, np.stack(list(columns.values()), axis=1).tolist())
+        return Rows(num_rows, None, columns)
 
     def _read_table(self, tensor: InputTensor) -> dict[str, np.ndarray]:
         if not self._all_numbers:
