@@ -14,7 +14,7 @@ from datahall.core.ports import Clock
 from datahall.core.records import Answer, KeyGrant, Route
 from datahall.serve.answers import AnswerIdParts, make_answer_id
 from datahall.serve.config import GatewayConfig
-from datahall.serve.http import Slot
+from datahall.serve.exchange import Slot
 from datahall.serve.lane import Call
 from datahall.serve.link import Outcome
 from datahall.serve.protocols import plain, v2
