@@ -22,7 +22,18 @@ SLICE_BYTES = 16 << 10
 SMALL_BODY_BYTES = 64 << 10
 """What is read of a refused request's body to keep its connection."""
 
-_SINGLE = frozenset((b"host", b"authorization", b"x-api-key", b"content-encoding", b"content-type", b"content-length"))
+_SINGLE = frozenset(
+    (
+        b"host",
+        b"authorization",
+        b"x-api-key",
+        b"content-encoding",
+        b"content-type",
+        b"content-length",
+        b"inference-header-content-length",
+        b"datahall-app",
+    )
+)
 
 
 class Application(Protocol):
