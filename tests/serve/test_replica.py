@@ -18,7 +18,14 @@ from datahall.backends.transport.unix import UnixAnswerer
 from datahall.core.canonical import digest_of
 from datahall.core.errors import DatahallError, IntegrityError, UnavailableError, UserError
 from datahall.serve.frames import Frame, FrameReader, Header, encode
-from datahall.serve.replica import ReplicaRequest, ReplicaServer, answer_frame, answering, sample_columns
+from datahall.serve.replica import (
+    NO_MEMORY_STATUS,
+    ReplicaRequest,
+    ReplicaServer,
+    answer_frame,
+    answering,
+    sample_columns,
+)
 from datahall.serve.rows import TABLE
 
 COLUMNS = {"petal length": np.array([1.0, -1.0, np.nan]), "petal width": np.array([0.0, np.nan, 1.0])}
@@ -218,3 +225,35 @@ def test_sigterm_ends_the_process_with_status_0(short, kit):
         assert process.wait(10) == 0
         answerer.close()
     assert not Path(address).exists()
+
+
+def run_process(short, kit, listening):
+    program = textwrap.dedent(PROCESS).replace('lambda: print("listening", flush=True)', listening)
+    arguments = [sys.executable, "-c", program, str(short / "p.sock"), msgspec.json.encode(kit.manifest())]
+    return subprocess.run(arguments, capture_output=True, timeout=60, check=False)
+
+
+RAISE = "lambda: __import__('asyncio').get_running_loop().call_soon(lambda: {})"
+STOP = "__import__('os').kill(__import__('os').getpid(), 15)"
+
+
+def test_a_loop_without_memory_ends_the_process_and_says_so(short, kit):
+    ended = run_process(short, kit, RAISE.format("(_ for _ in ()).throw(MemoryError())"))
+    assert ended.returncode == NO_MEMORY_STATUS
+    assert ended.stderr.endswith(b"MemoryError: the replica needs more memory than it may use\n")
+
+
+def test_control_another_error_in_the_loop_does_not_end_it(short, kit):
+    ended = run_process(short, kit, RAISE.format(f"({STOP}, 1 / 0)"))
+    assert ended.returncode == 0
+    assert b"ZeroDivisionError" in ended.stderr
+
+
+def test_a_batch_too_large_for_the_memory_is_refused_and_the_next_is_answered(kit, short):
+    replica = kit.RunningReplica(short, "r1", kit.TinyPredictor(kit.manifest(), fail=MemoryError()))
+    answerer = UnixAnswerer(replica.address, timeout_s=10)
+    with pytest.raises(UserError, match="1 rows at once need more memory"):
+        answerer.answer({"petal length": np.array([-666.0]), "petal width": np.zeros(1)})
+    assert len(answerer.answer(COLUMNS)["label"]) == 3
+    answerer.close()
+    replica.close()

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,6 +35,8 @@ from datahall.serve.frames import ErrorKind, Frame, FrameError, FrameReader, Hea
 from datahall.serve.rows import TABLE, is_table, to_columns
 
 DRAIN_SECONDS = 30.0
+NO_MEMORY_STATUS = 12
+"""Exit status of a replica that ran out of memory; ENOMEM's number."""
 _NUM_SAMPLE_ROWS = 1024
 INLINE_US = 1000.0
 """A batch that is expected to take longer goes to the model thread; pings wait this long at most."""
@@ -81,6 +84,7 @@ def run(
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(end_without_memory)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
@@ -88,6 +92,17 @@ def run(
 
     uvloop.run(main())
     return 0
+
+
+def end_without_memory(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """End the process where its loop has run out of memory: nothing that it does from then on can be relied upon.
+
+    A batch too large for the memory is another matter: it is given up whole, and refused.
+    """
+    if isinstance(context.get("exception"), MemoryError):
+        os.write(2, b"MemoryError: the replica needs more memory than it may use\n")
+        os._exit(NO_MEMORY_STATUS)
+    loop.default_exception_handler(context)
 
 
 def _engine_opener() -> OpenPredictor:
@@ -257,6 +272,9 @@ def answer_frame(answer: Answer, frame: Frame) -> bytes:
         return encode(Header("result", id=number, num_rows=frame.header.num_rows), answer(frame.arrays))
     except UserError as error:
         return _error(number, "user", error.what, error.hint)
+    except MemoryError:
+        text = f"{frame.header.num_rows} rows at once need more memory than a replica may use"
+        return _error(number, "user", text, "send fewer rows in one request")
     except Exception as error:  # noqa: BLE001  a model may raise anything; one bad batch must not end the replica
         return _error(number, "model", f"the model failed: {type(error).__name__}", "")
 
