@@ -19,6 +19,7 @@ from datahall.core.durable import write_atomic
 from datahall.core.errors import DatahallError
 from datahall.core.ports import Clock
 from datahall.core.records import KeyGrant
+from datahall.policy import shed
 from datahall.serve.access import authenticate, authorize
 from datahall.serve.config import GatewayConfig
 from datahall.serve.exchange import Plan, Request, Slot
@@ -64,6 +65,8 @@ class Gateway:
         self._changed = asyncio.Event()
         """Set when a connection ends: while draining, each ends with its last answer."""
         self._num_held_bytes = 0
+        self._shedding = shed.ShedState()
+        self._shed_view = shed.ShedView(config.limits.max_refusals_per_s, config.limits.max_refusals_in_a_row)
         self._server: asyncio.Server | None = None
         self._timers: list[asyncio.Task[None]] = []
 
@@ -147,6 +150,12 @@ class Gateway:
     def now_s(self) -> float:
         """Return the seconds since 1970."""
         return self._clock.now_ns() / 1e9
+
+    def shed(self, num_in_a_row: int) -> shed.Shed:
+        """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
+        event = shed.Refused(num_in_a_row)
+        self._shedding, what, _ = shed.decide(self._shedding, self._shed_view, event, self._clock.monotonic_ns(), 0.0)
+        return what
 
     def opened(self, connection: Connection) -> bool:
         """Take a connection in; False where there are too many."""
