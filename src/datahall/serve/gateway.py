@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import datahall
@@ -20,14 +21,16 @@ from datahall.core.errors import DatahallError
 from datahall.core.ports import Clock
 from datahall.core.records import KeyGrant
 from datahall.policy import shed
-from datahall.serve.access import authenticate, authorize
+from datahall.serve.access import authenticate, authorize, only_app
 from datahall.serve.config import GatewayConfig
 from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
 from datahall.serve.http import Connection
 from datahall.serve.lane import Call, Lane
 from datahall.serve.link import Connect, Outcome
-from datahall.serve.protocols import v2
+from datahall.serve.protocols import mlflow, v2_metadata
+from datahall.serve.protocols.prepared import Asked
+from datahall.serve.protocols.speech import Speech, tell_mlflow
 from datahall.serve.recording import Recorder, Ticket, salted_digest
 from datahall.serve.responses import HttpError, Response, from_error, json_response, refusal
 from datahall.serve.routes import Match, match
@@ -119,6 +122,14 @@ class Gateway:
         found = match(request.method, request.path)
         if found is None:
             return Plan(self.limits.max_control_body_bytes, None)
+        try:
+            return self._begin(request, found)
+        except HttpError as error:
+            if found.route.protocol == "mlflow":
+                raise HttpError(tell_mlflow(error.response)) from error
+            raise
+
+    def _begin(self, request: Request, found: Match) -> Plan:
         if found.route.permission == "public":
             return Plan(0, lambda _, slot: slot.respond(self._public(found)))
         grant, lane = self._admit(request, found)
@@ -127,17 +138,15 @@ class Gateway:
         encoding = request.header(b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":
             raise HttpError(refusal(415, f"the body is '{encoding.decode('latin-1')[:20]}'", "send it uncompressed"))
-        if request.header(b"inference-header-content-length") is not None:
-            raise HttpError(
-                refusal(
-                    415,
-                    "the binary tensor data extension is not spoken here",
-                    "send JSON tensors (tritonclient: binary_data=False)",
-                )
-            )
+        speech = lane.speeches[found.route.protocol]
+        num_json_bytes = request.header(b"inference-header-content-length")
+        if num_json_bytes is not None and speech.read_binary is None:
+            raise HttpError(refusal(415, "binary tensors are not spoken here", "send JSON, without their header"))
+        if found.route.protocol == "mlflow":
+            mlflow.check_type(request.header(b"content-type"))
         if (refused := self._refused(lane)) is not None:
             raise HttpError(refused)
-        answer, holds = self._asking(found, grant, lane)
+        answer, holds = self._asking(speech, num_json_bytes, grant, lane)
         return Plan(self.limits.max_body_bytes, answer, holds=holds)
 
     def hold(self, num_bytes: int) -> bool:
@@ -176,14 +185,18 @@ class Gateway:
                 refusal(503, "the gateway has no route table yet", "try again", headers=(("Retry-After", "1"),))
             )
         grant = authenticate(request, index, self._clock.now_ns())
-        lane = self._follower.lane(grant.team, found.app)
+        route, app = found.route, found.app
+        if not app:
+            named = request.header(b"datahall-app")
+            app = only_app(grant, index, route.permission, route.protocol) if named is None else named.decode("latin-1")
+        lane = self._follower.lane(grant.team, app)
         if lane is None or found.version not in ("", lane.route.number, lane.route.version):
-            what = f"there is no application '{found.app[:80]}'"
+            what = f"there is no application '{app[:80]}'"
             what += f" with the version '{found.version[:80]}' live" if found.version else ""
             raise HttpError(refusal(404, what, "datahall ps lists what is live"))
-        authorize(grant, found.route.permission, found.app)
-        if found.route.protocol not in lane.route.protocols:
-            what = f"the application '{found.app}' does not answer in this protocol"
+        authorize(grant, route.permission, app)
+        if route.protocol not in lane.route.protocols:
+            what = f"the application '{app}' does not answer in this protocol"
             raise HttpError(refusal(404, what, f"it answers in: {', '.join(lane.route.protocols)}"))
         return grant, lane
 
@@ -199,19 +212,22 @@ class Gateway:
         return None
 
     def _asking(
-        self, found: Match, grant: KeyGrant, lane: Lane
+        self, speech: Speech, num_json_bytes: bytes | None, grant: KeyGrant, lane: Lane
     ) -> tuple[Callable[[bytes, Slot], None], Callable[[], bool]]:
         """Return what answers a body, and whether a request with the same head would be decided on alike by now."""
         follower, index = self._follower, self._follower.index
         keys = index.keys if index is not None else None
-        is_tensors, expires_at_ns, now_ns = found.route.action == "infer", grant.expires_at_ns, self._clock.now_ns
+        expires_at_ns, now_ns = grant.expires_at_ns, self._clock.now_ns
+        read = speech.read
+        if num_json_bytes is not None and speech.read_binary is not None:
+            read = partial(speech.read_binary, num_json_bytes)
 
         def answer(body: bytes, slot: Slot) -> None:
             refused = self._refused(lane)
             if refused is None:
-                self._ask(body, slot, grant, lane, is_tensors)
+                self._ask(body, slot, grant, lane, speech, read)
             else:
-                slot.respond(refused)
+                slot.respond(refused if speech.tell is None else speech.tell(refused))
 
         def holds() -> bool:
             same = follower.index is index and index is not None and index.keys is keys and not self.draining
@@ -219,16 +235,18 @@ class Gateway:
 
         return answer, holds
 
-    def _ask(self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, is_tensors: bool) -> None:
+    def _ask(
+        self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, speech: Speech, read: Callable[[bytes], Asked]
+    ) -> None:
         started_ns = self._clock.monotonic_ns()
         try:
-            asked = lane.tensors.read(body) if is_tensors else None
-            rows = lane.rows.read(body) if asked is None else asked.rows
+            asked = read(body)
             salt = self._recorder.draw_salt()
-            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked)
-            lane.offer(Call(rows, started_ns + self._answer_ns, ticket))
+            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked, speech)
+            lane.offer(Call(asked.rows, started_ns + self._answer_ns, ticket))
         except DatahallError as error:
-            slot.respond(from_error(error, retry_after_s=lane.retry_after_s()))
+            refused = from_error(error, retry_after_s=lane.retry_after_s())
+            slot.respond(refused if speech.tell is None else speech.tell(refused))
 
     def _answered(self, lane: Lane, calls: list[Call], outcome: Outcome, replica: str) -> None:
         for slot, response in self._recorder.record(lane.route, lane.revision, calls, outcome, replica):
@@ -237,7 +255,9 @@ class Gateway:
     def _public(self, found: Match) -> Response:
         action = found.route.action
         if action == "server":
-            return json_response(v2.describe_server(datahall.__version__))
+            return json_response(v2_metadata.describe_server(datahall.__version__))
+        if action == "version":
+            return json_response(datahall.__version__)
         if action in ("healthz", "live"):
             return json_response({"live": True})
         ready = self._follower.index is not None and not self.draining
@@ -278,7 +298,7 @@ class Gateway:
 def _describe(found: Match, lane: Lane) -> Response:
     route = lane.route
     if found.route.action == "model":
-        return json_response(v2.describe_model(route.app, route.number, route.manifest))
+        return json_response(v2_metadata.describe_model(route.app, route.number, route.manifest))
     body = {"name": route.app, "version": route.number, "ready": lane.ready}
     return json_response(body, status=200 if lane.ready else 503)
 

@@ -23,7 +23,18 @@ SMALL_BODY_BYTES = 64 << 10
 """What is read of a refused request's body to keep its connection."""
 
 _REFUSALS = frozenset((429, 503))
-_SINGLE = frozenset((b"host", b"authorization", b"x-api-key", b"content-encoding", b"content-type", b"content-length"))
+_SINGLE = frozenset(
+    (
+        b"host",
+        b"authorization",
+        b"x-api-key",
+        b"content-encoding",
+        b"content-type",
+        b"content-length",
+        b"inference-header-content-length",
+        b"datahall-app",
+    )
+)
 
 
 class Application(Protocol):

@@ -10,9 +10,8 @@ from datahall.core.errors import DatahallError, UnavailableError, UserError
 from datahall.core.ports import Clock
 from datahall.core.records import Route, RouteReplica
 from datahall.serve.batch import BatchQueue, BatchSettings, Item
-from datahall.serve.columns import RowReader
 from datahall.serve.link import Connect, Link, Outcome
-from datahall.serve.protocols.v2 import TensorReader
+from datahall.serve.protocols.speech import speeches
 from datahall.serve.rows import Rows, join
 
 MAX_ATTEMPTS = 2
@@ -59,8 +58,7 @@ class Lane:
         self.route = route
         self.revision = -1
         """The newest revision of the routes in which this deployment is: while it drains, no longer the one in use."""
-        self.rows = RowReader(route.manifest)
-        self.tensors = TensorReader(route.manifest)
+        self.speeches = speeches(route)
         self.num_open = 0
         self._connect, self._clock, self._answered = connect, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)
