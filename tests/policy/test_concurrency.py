@@ -71,7 +71,9 @@ def test_batches_may_grow():
     def batched(in_flight):
         return 2 * (1.0 + 0.01 * in_flight)
 
-    assert rest(list(run(200, batched))) > 400, "where the fixed part of a batch is a fifth of it at most"
+    assert rest(list(run(200, batched, view=LimitView(unfelt_ns=0.0)))) > 400, (
+        "where the fixed part of a batch is a fifth of it at most"
+    )
 
 
 def test_it_recovers_from_the_floor_within_seconds():
@@ -93,6 +95,13 @@ def test_one_bad_window_takes_a_quarter_at_most():
     state, limit, reason = ask(BASED, 10_000.0, 100)
     assert (limit, reason) == (80, "answers take longer")
     assert state.limit == pytest.approx((100 + 50 + 10) / 2)
+
+
+def test_what_nobody_feels_is_not_too_late():
+    fast = LimitState(100.0, 0.1 * MS, SECOND)
+    assert ask(fast, 10.0, 100)[1:] == (110, "grown")
+    assert ask(fast, 20.0, 100)[1:] == (80, "answers take longer")
+    assert ask(fast, 10.0, 100, view=LimitView(unfelt_ns=0.0))[1:] == (80, "answers take longer")
 
 
 def test_calm_teaches_nothing():
@@ -183,6 +192,7 @@ def test_it_stays_within_its_bounds_whatever_is_measured(windows, floor, ceiling
 
 @given(st.floats(0.1, 1e4), st.integers(8, 200))
 def test_the_unit_of_time_does_not_matter(service_ms, at_once):
-    one = [limit for _, limit, _ in itertools.islice(run(9, queue(at_once, 1.0)), 90)]
-    other = [limit for _, limit, _ in itertools.islice(run(9, queue(at_once, service_ms)), 90)]
+    view = LimitView(unfelt_ns=0.0)
+    one = [limit for _, limit, _ in itertools.islice(run(9, queue(at_once, 1.0), view=view), 90)]
+    other = [limit for _, limit, _ in itertools.islice(run(9, queue(at_once, service_ms), view=view), 90)]
     assert all(math.isclose(a, b, rel_tol=0.02, abs_tol=1) for a, b in zip(one, other, strict=True))

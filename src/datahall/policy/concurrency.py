@@ -20,6 +20,8 @@ class LimitView(msgspec.Struct, frozen=True, gc=False):
     """A probe goes below it for a moment."""
     ceiling: int = 1024
     tolerance: float = 3.0
+    unfelt_ns: float = 10_000_000.0
+    """No answer that takes less is too late, however many times the base it is."""
     learns: bool = True
     """Whether the base follows what is measured; otherwise it stays as the state has it."""
 
@@ -49,7 +51,7 @@ class LimitState(msgspec.Struct, frozen=True, gc=False):
 def decide(state: LimitState, view: LimitView, event: Window, now: int, draw: float) -> tuple[LimitState, int, str]:
     """Return the limit after a window of measurements; at least 1.
 
-    limit <- limit * min(1, tolerance * base / mean) + sqrt(limit): a gradient on latency with room for a queue that
+    limit <- limit * min(1, max(tolerance * base, unfelt) / mean) + sqrt(limit): a gradient on latency with room for a queue that
     grows with the square root, the idea of Netflix's Gradient2 and of Envoy's adaptive concurrency. In a system that
     takes B requests at a time it comes to rest near tolerance * B; where answers are worked out in batches the
     tolerance is what allows batches to grow. One window takes a quarter away at most, so noise costs little; a limit that is
@@ -63,7 +65,8 @@ def decide(state: LimitState, view: LimitView, event: Window, now: int, draw: fl
     if state.probing:
         return _probe(state, event, now)
     state = _learn(state, view, event, now)
-    gradient = min(1.0, max(0.5, view.tolerance * state.base_ns / event.mean_ns))
+    allowed_ns = max(view.tolerance * state.base_ns, view.unfelt_ns)
+    gradient = min(1.0, max(0.5, allowed_ns / event.mean_ns))
     due = now - state.based_at_ns >= PROBE_EVERY_NS * (1.0 + draw / 4.0)
     if view.learns and gradient < 1.0 and due:
         state = msgspec.structs.replace(state, probing=1, probed_at_ns=now)

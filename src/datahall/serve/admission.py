@@ -37,9 +37,9 @@ class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     app: LimitView = LimitView()
     """Of one application."""
-    hall: LimitView = LimitView(floor=64, ceiling=4096, tolerance=6.0, learns=False)
+    hall: LimitView = LimitView(floor=64, ceiling=4096, tolerance=6.0, unfelt_ns=0.0, learns=False)
     """Of all together. It gives way only where the limits of applications do not suffice: they share a machine."""
-    first_app_limit: int = 64
+    first_app_limit: int = 512
     window_ns: int = 100_000_000
     """Answers are measured for so long before a limit is decided on anew."""
     window_num: int = 20
