@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from datahall.serve.admission import AdmissionSettings
 from datahall.serve.batch import BatchSettings
 
 
@@ -72,6 +73,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     route_keys: dict[str, bytes]
     """Key id to raw Ed25519 public key: whose route tables are followed."""
     limits: GatewayLimits = GatewayLimits()
+    rank: int = 0
+    """Among the gateways that share the quotas: 0 to their number less one, the same again after a restart."""
+    admission: AdmissionSettings = AdmissionSettings()
     batch: BatchSettings = BatchSettings()
     poll_seconds: float = 0.2
     sync_seconds: float = 0.1

@@ -22,6 +22,7 @@ from datahall.core.ports import Clock
 from datahall.core.records import KeyGrant
 from datahall.policy import shed
 from datahall.serve.access import authenticate, authorize, only_app
+from datahall.serve.admission import Admission, Refusal
 from datahall.serve.config import GatewayConfig
 from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
@@ -63,6 +64,7 @@ class Gateway:
             switch_seconds=config.limits.switch_seconds,
             adopted=self._adopted,
         )
+        self._admission = Admission(config.admission, rank=config.rank)
         self._connections: set[Connection] = set()
         self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
@@ -76,7 +78,7 @@ class Gateway:
     async def start(self) -> None:
         """Begin to listen; `port` is known afterwards."""
         loop = asyncio.get_running_loop()
-        self._follower.step()
+        self._follow()
         make = lambda: Connection(self)  # noqa: E731  a factory, named for the two calls below
         if self.config.listen_fd is not None:
             self._server = await loop.create_server(make, sock=_listening(self.config.listen_fd), backlog=4096)
@@ -85,7 +87,7 @@ class Gateway:
         self.port = self._server.sockets[0].getsockname()[1]
         sweep = min(1.0, self.limits.stall_seconds / 4, self.limits.head_seconds / 4)
         self._timers = [
-            loop.create_task(_every(self.config.poll_seconds, self._follower.step)),
+            loop.create_task(_every(self.config.poll_seconds, self._follow)),
             loop.create_task(_every(self.config.sync_seconds, self._recorder.tick)),
             loop.create_task(_every(sweep, self._sweep)),
         ]
@@ -146,6 +148,8 @@ class Gateway:
             mlflow.check_type(request.header(b"content-type"))
         if (refused := self._refused(lane)) is not None:
             raise HttpError(refused)
+        if (no_room := self._admission.shed(grant, lane.route, self._clock.monotonic_ns())) is not None:
+            raise HttpError(no_room.response)
         answer, holds = self._asking(speech, num_json_bytes, grant, lane)
         return Plan(self.limits.max_body_bytes, answer, holds=holds)
 
@@ -239,16 +243,26 @@ class Gateway:
         self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, speech: Speech, read: Callable[[bytes], Asked]
     ) -> None:
         started_ns = self._clock.monotonic_ns()
+        deadline_ns = started_ns + self._answer_ns
+        place = self._admission.enter(grant, lane.route, started_ns, deadline_ns=deadline_ns)
+        if isinstance(place, Refusal):
+            slot.respond(place.response)
+            return
         try:
             asked = read(body)
             salt = self._recorder.draw_salt()
-            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked, speech)
-            lane.offer(Call(asked.rows, started_ns + self._answer_ns, ticket))
+            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked, speech, place)
+            lane.offer(Call(asked.rows, deadline_ns, ticket))
         except DatahallError as error:
+            place.leave(started_ns, sample_ns=None)
             refused = from_error(error, retry_after_s=lane.retry_after_s())
             slot.respond(refused if speech.tell is None else speech.tell(refused))
 
     def _answered(self, lane: Lane, calls: list[Call], outcome: Outcome, replica: str) -> None:
+        now_ns = self._clock.monotonic_ns()
+        failed = isinstance(outcome, DatahallError)
+        for call in calls:
+            call.context.leave(now_ns, failed=failed)
         for slot, response in self._recorder.record(lane.route, lane.revision, calls, outcome, replica):
             slot.respond(response)
 
@@ -271,6 +285,12 @@ class Gateway:
             "problem": self._follower.problem,
         }
         return json_response(body, status=200 if ready else 503)
+
+    def _follow(self) -> None:
+        """Take up a new table; its quotas count at once, as its keys do."""
+        self._follower.step()
+        if self._follower.newest is not None:
+            self._admission.follow(self._follower.newest, self._clock.monotonic_ns())
 
     def _adopted(self) -> None:
         if self.port:

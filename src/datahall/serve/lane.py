@@ -24,6 +24,9 @@ class Context(Protocol):
     def gone(self) -> bool:
         """Whether the client has left: nothing needs to be computed for it any more."""
 
+    def leave(self, now_ns: int, *, failed: bool) -> None:
+        """Nothing more is done for the call. May be told twice."""
+
 
 class Call:
     """One request for answers on its way; `context` is the gateway's own."""
@@ -140,6 +143,9 @@ class Lane:
         self._finish([item.key for item in taken.expired], late, "")
         for batch, port in zip(taken.batches, idle, strict=False):
             calls = [item.key for item in batch if not item.key.context.gone]
+            for item in batch:
+                if item.key.context.gone:
+                    item.key.context.leave(now, failed=True)
             self.num_open -= len(batch) - len(calls)
             if calls:
                 self._send(port, calls)
