@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from datahall.serve.admission import AdmissionSettings
 from datahall.serve.batch import BatchSettings
 
 
@@ -21,7 +22,12 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     get 507: an answer without a record is never given."""
     max_head_bytes: int = 32 << 10
     max_num_headers: int = 100
-    max_connections: int = 1024
+    max_connections: int = 16_384
+    """A connection that does nothing costs some 4 KiB; one more is answered 503 and closed."""
+    max_refusals_per_s: int = 10_000
+    """About a tenth of a core; beyond, connections whose requests are refused are not read for a while."""
+    max_refusals_in_a_row: int = 100
+    """Beyond, while there are too many, a connection is closed."""
     max_pipelined: int = 64
     """Requests of one connection without an answer; reading pauses at more."""
     head_seconds: float = 10.0
@@ -67,6 +73,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     route_keys: dict[str, bytes]
     """Key id to raw Ed25519 public key: whose route tables are followed."""
     limits: GatewayLimits = GatewayLimits()
+    rank: int = 0
+    """Among the gateways that share the quotas: 0 to their number less one, the same again after a restart."""
+    admission: AdmissionSettings = AdmissionSettings()
     batch: BatchSettings = BatchSettings()
     poll_seconds: float = 0.2
     sync_seconds: float = 0.1

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import datahall
@@ -19,14 +20,19 @@ from datahall.core.durable import write_atomic
 from datahall.core.errors import DatahallError
 from datahall.core.ports import Clock
 from datahall.core.records import KeyGrant
-from datahall.serve.access import authenticate, authorize
+from datahall.policy import shed
+from datahall.serve.access import authenticate, authorize, only_app
+from datahall.serve.admission import Admission, Refusal
 from datahall.serve.config import GatewayConfig
+from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
-from datahall.serve.http import Connection, Plan, Request, Slot
+from datahall.serve.http import Connection
 from datahall.serve.lane import Call, Lane
 from datahall.serve.link import Connect, Outcome
-from datahall.serve.protocols import v2
-from datahall.serve.recording import Recorder, Ticket
+from datahall.serve.protocols import mlflow, v2_metadata
+from datahall.serve.protocols.prepared import Asked
+from datahall.serve.protocols.speech import Speech, tell_mlflow
+from datahall.serve.recording import Recorder, Ticket, salted_digest
 from datahall.serve.responses import HttpError, Response, from_error, json_response, refusal
 from datahall.serve.routes import Match, match
 from datahall.serve.table import FileRouteSource, RouteSource
@@ -58,17 +64,21 @@ class Gateway:
             switch_seconds=config.limits.switch_seconds,
             adopted=self._adopted,
         )
+        self._admission = Admission(config.admission, rank=config.rank)
         self._connections: set[Connection] = set()
+        self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
         """Set when a connection ends: while draining, each ends with its last answer."""
         self._num_held_bytes = 0
+        self._shedding = shed.ShedState()
+        self._shed_view = shed.ShedView(config.limits.max_refusals_per_s, config.limits.max_refusals_in_a_row)
         self._server: asyncio.Server | None = None
         self._timers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to listen; `port` is known afterwards."""
         loop = asyncio.get_running_loop()
-        self._follower.step()
+        self._follow()
         make = lambda: Connection(self)  # noqa: E731  a factory, named for the two calls below
         if self.config.listen_fd is not None:
             self._server = await loop.create_server(make, sock=_listening(self.config.listen_fd), backlog=4096)
@@ -77,7 +87,7 @@ class Gateway:
         self.port = self._server.sockets[0].getsockname()[1]
         sweep = min(1.0, self.limits.stall_seconds / 4, self.limits.head_seconds / 4)
         self._timers = [
-            loop.create_task(_every(self.config.poll_seconds, self._follower.step)),
+            loop.create_task(_every(self.config.poll_seconds, self._follow)),
             loop.create_task(_every(self.config.sync_seconds, self._recorder.tick)),
             loop.create_task(_every(sweep, self._sweep)),
         ]
@@ -114,6 +124,14 @@ class Gateway:
         found = match(request.method, request.path)
         if found is None:
             return Plan(self.limits.max_control_body_bytes, None)
+        try:
+            return self._begin(request, found)
+        except HttpError as error:
+            if found.route.protocol == "mlflow":
+                raise HttpError(tell_mlflow(error.response)) from error
+            raise
+
+    def _begin(self, request: Request, found: Match) -> Plan:
         if found.route.permission == "public":
             return Plan(0, lambda _, slot: slot.respond(self._public(found)))
         grant, lane = self._admit(request, found)
@@ -122,24 +140,18 @@ class Gateway:
         encoding = request.header(b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":
             raise HttpError(refusal(415, f"the body is '{encoding.decode('latin-1')[:20]}'", "send it uncompressed"))
-        if request.header(b"inference-header-content-length") is not None:
-            raise HttpError(
-                refusal(
-                    415,
-                    "the binary tensor data extension is not spoken here",
-                    "send JSON tensors (tritonclient: binary_data=False)",
-                )
-            )
-        if lane.full:
-            headers = (("Retry-After", str(lane.retry_after_s())),)
-            raise HttpError(
-                refusal(503, "too many requests are waiting", "try again after Retry-After", headers=headers)
-            )
-        try:
-            self._recorder.check_room()
-        except DatahallError as error:
-            raise HttpError(from_error(error)) from error
-        return Plan(self.limits.max_body_bytes, lambda whole, slot: self._ask(whole, slot, found, grant, lane))
+        speech = lane.speeches[found.route.protocol]
+        num_json_bytes = request.header(b"inference-header-content-length")
+        if num_json_bytes is not None and speech.read_binary is None:
+            raise HttpError(refusal(415, "binary tensors are not spoken here", "send JSON, without their header"))
+        if found.route.protocol == "mlflow":
+            mlflow.check_type(request.header(b"content-type"))
+        if (refused := self._refused(lane)) is not None:
+            raise HttpError(refused)
+        if (no_room := self._admission.shed(grant, lane.route, self._clock.monotonic_ns())) is not None:
+            raise HttpError(no_room.response)
+        answer, holds = self._asking(speech, num_json_bytes, grant, lane)
+        return Plan(self.limits.max_body_bytes, answer, holds=holds)
 
     def hold(self, num_bytes: int) -> bool:
         """Account for held bodies; False where there would be too much of them."""
@@ -151,6 +163,12 @@ class Gateway:
     def now_s(self) -> float:
         """Return the seconds since 1970."""
         return self._clock.now_ns() / 1e9
+
+    def shed(self, num_in_a_row: int) -> shed.Shed:
+        """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
+        event = shed.Refused(num_in_a_row)
+        self._shedding, what, _ = shed.decide(self._shedding, self._shed_view, event, self._clock.monotonic_ns(), 0.0)
+        return what
 
     def opened(self, connection: Connection) -> bool:
         """Take a connection in; False where there are too many."""
@@ -171,38 +189,89 @@ class Gateway:
                 refusal(503, "the gateway has no route table yet", "try again", headers=(("Retry-After", "1"),))
             )
         grant = authenticate(request, index, self._clock.now_ns())
-        lane = self._follower.lane(grant.team, found.app)
+        route, app = found.route, found.app
+        if not app:
+            named = request.header(b"datahall-app")
+            app = only_app(grant, index, route.permission, route.protocol) if named is None else named.decode("latin-1")
+        lane = self._follower.lane(grant.team, app)
         if lane is None or found.version not in ("", lane.route.number, lane.route.version):
-            what = f"there is no application '{found.app[:80]}'"
+            what = f"there is no application '{app[:80]}'"
             what += f" with the version '{found.version[:80]}' live" if found.version else ""
             raise HttpError(refusal(404, what, "datahall ps lists what is live"))
-        authorize(grant, found.route.permission, found.app)
-        if found.route.protocol not in lane.route.protocols:
-            what = f"the application '{found.app}' does not answer in this protocol"
+        authorize(grant, route.permission, app)
+        if route.protocol not in lane.route.protocols:
+            what = f"the application '{app}' does not answer in this protocol"
             raise HttpError(refusal(404, what, f"it answers in: {', '.join(lane.route.protocols)}"))
         return grant, lane
 
-    def _ask(self, request: Request, slot: Slot, found: Match, grant: KeyGrant, lane: Lane) -> None:
-        ticket = Ticket(slot=slot, grant=grant, body=request.body, started_ns=self._clock.monotonic_ns())
+    def _refused(self, lane: Lane) -> Response | None:
+        """Return what a request is told that would be worked out in vain; None where there is room."""
+        if lane.full:
+            headers = (("Retry-After", str(lane.retry_after_s())),)
+            return refusal(503, "too many requests are waiting", "try again after Retry-After", headers=headers)
         try:
-            if found.route.action == "infer":
-                ticket.asked = lane.tensors.read(request.body)
-                rows = ticket.asked.rows
-            else:
-                rows = lane.rows.read(request.body)
-            deadline_ns = ticket.started_ns + int(self.limits.answer_seconds * 1e9)
-            lane.offer(Call(rows, deadline_ns, ticket))
+            self._recorder.check_room()
         except DatahallError as error:
-            slot.respond(from_error(error, retry_after_s=lane.retry_after_s()))
+            return from_error(error)
+        return None
 
-    def _answered(self, lane: Lane, outcomes: list[tuple[Call, Outcome]], replica: str) -> None:
-        for slot, response in self._recorder.record(lane.route, lane.revision, outcomes, replica):
+    def _asking(
+        self, speech: Speech, num_json_bytes: bytes | None, grant: KeyGrant, lane: Lane
+    ) -> tuple[Callable[[bytes, Slot], None], Callable[[], bool]]:
+        """Return what answers a body, and whether a request with the same head would be decided on alike by now."""
+        follower, index = self._follower, self._follower.index
+        keys = index.keys if index is not None else None
+        expires_at_ns, now_ns = grant.expires_at_ns, self._clock.now_ns
+        read = speech.read
+        if num_json_bytes is not None and speech.read_binary is not None:
+            read = partial(speech.read_binary, num_json_bytes)
+
+        def answer(body: bytes, slot: Slot) -> None:
+            refused = self._refused(lane)
+            if refused is None:
+                self._ask(body, slot, grant, lane, speech, read)
+            else:
+                slot.respond(refused if speech.tell is None else speech.tell(refused))
+
+        def holds() -> bool:
+            same = follower.index is index and index is not None and index.keys is keys and not self.draining
+            return same and (expires_at_ns is None or now_ns() < expires_at_ns)
+
+        return answer, holds
+
+    def _ask(
+        self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, speech: Speech, read: Callable[[bytes], Asked]
+    ) -> None:
+        started_ns = self._clock.monotonic_ns()
+        deadline_ns = started_ns + self._answer_ns
+        place = self._admission.enter(grant, lane.route, started_ns, deadline_ns=deadline_ns)
+        if isinstance(place, Refusal):
+            slot.respond(place.response)
+            return
+        try:
+            asked = read(body)
+            salt = self._recorder.draw_salt()
+            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked, speech, place)
+            lane.offer(Call(asked.rows, deadline_ns, ticket))
+        except DatahallError as error:
+            place.leave(started_ns, sample_ns=None)
+            refused = from_error(error, retry_after_s=lane.retry_after_s())
+            slot.respond(refused if speech.tell is None else speech.tell(refused))
+
+    def _answered(self, lane: Lane, calls: list[Call], outcome: Outcome, replica: str) -> None:
+        now_ns = self._clock.monotonic_ns()
+        failed = isinstance(outcome, DatahallError)
+        for call in calls:
+            call.context.leave(now_ns, failed=failed)
+        for slot, response in self._recorder.record(lane.route, lane.revision, calls, outcome, replica):
             slot.respond(response)
 
     def _public(self, found: Match) -> Response:
         action = found.route.action
         if action == "server":
-            return json_response(v2.describe_server(datahall.__version__))
+            return json_response(v2_metadata.describe_server(datahall.__version__))
+        if action == "version":
+            return json_response(datahall.__version__)
         if action in ("healthz", "live"):
             return json_response({"live": True})
         ready = self._follower.index is not None and not self.draining
@@ -216,6 +285,12 @@ class Gateway:
             "problem": self._follower.problem,
         }
         return json_response(body, status=200 if ready else 503)
+
+    def _follow(self) -> None:
+        """Take up a new table; its quotas count at once, as its keys do."""
+        self._follower.step()
+        if self._follower.newest is not None:
+            self._admission.follow(self._follower.newest, self._clock.monotonic_ns())
 
     def _adopted(self) -> None:
         if self.port:
@@ -243,7 +318,7 @@ class Gateway:
 def _describe(found: Match, lane: Lane) -> Response:
     route = lane.route
     if found.route.action == "model":
-        return json_response(v2.describe_model(route.app, route.number, route.manifest))
+        return json_response(v2_metadata.describe_model(route.app, route.number, route.manifest))
     body = {"name": route.app, "version": route.number, "ready": lane.ready}
     return json_response(body, status=200 if lane.ready else 503)
 
