@@ -16,6 +16,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     KIND: ClassVar[str]
     INDEX: ClassVar[tuple[str, ...]] = ()
+    LATER: ClassVar[tuple[str, ...]] = ()
+    """Fields that earlier versions of Datahall did not write: left out of the canonical form while they have their
+    default, so that what was written before keeps its digest. Structs within a record that has some may have some too."""
 
     id: str
 

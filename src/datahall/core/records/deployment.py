@@ -9,12 +9,26 @@ import msgspec
 from datahall.core.records.base import Record
 from datahall.core.records.bundle import BundleManifest
 
+Priority = Literal["high", "normal", "low"]
+"""Who waits, and who is refused, first: low before normal before high."""
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """What one team, or one application, may ask of all gateways together; None is no limit."""
+
+    rate_per_s: float | None = None
+    burst: int | None = None
+    """How many requests may come at once before the rate holds; None is one second's worth of them."""
+    concurrency: int | None = None
+    """How many requests may be worked on at a time."""
+
 
 class Deployment(Record, frozen=True, kw_only=True):
     """A version that should have traffic (`live`) or had it (`retired`)."""
 
     KIND: ClassVar[str] = "deployment"
     INDEX: ClassVar[tuple[str, ...]] = ("app", "state", "version")
+    LATER: ClassVar[tuple[str, ...]] = ("quota", "cache_seconds")
 
     app: str
     team: str
@@ -27,6 +41,8 @@ class Deployment(Record, frozen=True, kw_only=True):
     drain_seconds: float
     opened_at_ns: int
     closed_at_ns: int = 0
+    quota: Quota = Quota()
+    cache_seconds: float = 0.0
 
 
 class Replica(Record, frozen=True, kw_only=True):
@@ -55,20 +71,6 @@ class RouteReplica(msgspec.Struct, frozen=True, kw_only=True):
     address: str
 
 
-Priority = Literal["high", "normal", "low"]
-"""Who waits, and who is refused, first: low before normal before high."""
-
-
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """What one team, or one application, may ask of all gateways together; None is no limit."""
-
-    rate_per_s: float | None = None
-    burst: int | None = None
-    """How many requests may come at once before the rate holds; None is one second's worth of them."""
-    concurrency: int | None = None
-    """How many requests may be worked on at a time."""
-
-
 class TeamRule(msgspec.Struct, frozen=True, kw_only=True):
     """How a team's requests are treated."""
 
@@ -79,6 +81,8 @@ class TeamRule(msgspec.Struct, frozen=True, kw_only=True):
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The way to one application's answers."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("quota", "cache_seconds")
 
     app: str
     team: str
@@ -103,6 +107,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 class KeyGrant(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway knows of an API key: the SHA-256 of its text, never the text."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("priority",)
+
     key_id: str
     principal: str
     team: str
@@ -115,6 +121,7 @@ class RouteTable(Record, frozen=True, kw_only=True):
     """All that a gateway needs to answer; `id` is `current`, `revision` only grows."""
 
     KIND: ClassVar[str] = "route_table"
+    LATER: ClassVar[tuple[str, ...]] = ("teams", "num_gateways")
 
     revision: int
     routes: tuple[Route, ...]
