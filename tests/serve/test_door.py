@@ -33,13 +33,15 @@ class Guest(asyncio.Protocol):
         del error
         self._gateway.guests.discard(self)
         self._gateway.door.inside(len(self._gateway.guests))
+        if not self._gateway.guests:
+            self._gateway.empty.set()
 
 
 class Gateway:
     """One door with its own descriptor of the shared socket, as a process of its own has it."""
 
     def __init__(self, listener, board, place, kind=socket.socket):
-        self.place, self.guests = place, set()
+        self.place, self.guests, self.empty = place, set(), asyncio.Event()
         own = kind(fileno=os.dup(listener.fileno()))
         own.setblocking(False)
         self.door = Door(own, Board(board), place, lambda: Guest(self))
@@ -116,8 +118,7 @@ def test_a_connection_that_ends_makes_room_for_the_next():
         for _, writer, place in come:
             if place == 0:
                 writer.close()
-        while one.guests:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(one.empty.wait(), BOUND_SECONDS)
         assert (house.counts[0], house.counts[1], len(other.guests)) == (0, 2, 2)
         return [(await house.come())[2] for _ in range(2)]
 

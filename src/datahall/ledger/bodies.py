@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from datahall.core.canonical import canonical_json, digest_bytes
@@ -19,12 +17,7 @@ def record_body(record: Record) -> bytes:
 
     Raises msgspec.ValidationError for a field of the wrong type and ValueError for NaN and infinities.
     """
-    back = read_record(type(record), canonical_json(record))
-    if not record.LATER:
-        return canonical_json(back)
-    plain = msgspec.to_builtins(back)
-    _leave_out(back, plain)
-    return canonical_json(plain)
+    return canonical_json(read_record(type(record), canonical_json(record)))
 
 
 def record_digest(record: Record) -> str:
@@ -35,28 +28,6 @@ def record_digest(record: Record) -> str:
 def read_record(kind: type[R], body: bytes) -> R:
     """Return the record of class `kind` that `body` holds."""
     return msgspec.json.decode(body, type=kind)
-
-
-def _leave_out(value: Any, plain: Any) -> None:
-    """Take from `plain`, which says what `value` does, the later fields that have their default."""
-    if isinstance(value, msgspec.Struct):
-        later = getattr(value, "LATER", ())
-        for field in msgspec.structs.fields(value):
-            inner = getattr(value, field.name)
-            if field.name in later and inner == _default_of(field):
-                del plain[field.encode_name]
-            else:
-                _leave_out(inner, plain[field.encode_name])
-    elif isinstance(value, tuple):
-        for inner, inner_plain in zip(value, plain, strict=True):
-            _leave_out(inner, inner_plain)
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            _leave_out(inner, plain[key])
-
-
-def _default_of(field: msgspec.structs.FieldInfo) -> Any:
-    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def entry_body(entry: Entry) -> bytes:

@@ -29,7 +29,7 @@ from datahall.serve.http import Connection
 from datahall.serve.lane import Call, Lane
 from datahall.serve.link import Connect, Outcome
 from datahall.serve.protocols import v2
-from datahall.serve.recording import Recorder, Ticket
+from datahall.serve.recording import Recorder, Ticket, salted_digest
 from datahall.serve.responses import HttpError, Response, from_error, json_response, refusal
 from datahall.serve.routes import Match, match
 from datahall.serve.table import FileRouteSource, RouteSource
@@ -63,6 +63,7 @@ class Gateway:
             freshness=Freshness(Path(config.routes), config.route_keys, clock, config.auth_stale_seconds),
         )
         self._connections: set[Connection] = set()
+        self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
         """Set when a connection ends: while draining, each ends with its last answer."""
         self._num_held_bytes = 0
@@ -231,20 +232,18 @@ class Gateway:
         return answer, holds
 
     def _ask(self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, is_tensors: bool) -> None:
-        ticket = Ticket(slot=slot, grant=grant, body=body, started_ns=self._clock.monotonic_ns())
+        started_ns = self._clock.monotonic_ns()
         try:
-            if is_tensors:
-                ticket.asked = lane.tensors.read(body)
-                rows = ticket.asked.rows
-            else:
-                rows = lane.rows.read(body)
-            deadline_ns = ticket.started_ns + int(self.limits.answer_seconds * 1e9)
-            lane.offer(Call(rows, deadline_ns, ticket))
+            asked = lane.tensors.read(body) if is_tensors else None
+            rows = lane.rows.read(body) if asked is None else asked.rows
+            salt = self._recorder.draw_salt()
+            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked)
+            lane.offer(Call(rows, started_ns + self._answer_ns, ticket))
         except DatahallError as error:
             slot.respond(from_error(error, retry_after_s=lane.retry_after_s()))
 
-    def _answered(self, lane: Lane, outcomes: list[tuple[Call, Outcome]], replica: str) -> None:
-        for slot, response in self._recorder.record(lane.route, lane.revision, outcomes, replica):
+    def _answered(self, lane: Lane, calls: list[Call], outcome: Outcome, replica: str) -> None:
+        for slot, response in self._recorder.record(lane.route, lane.revision, calls, outcome, replica):
             slot.respond(response)
 
     def _public(self, found: Match) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import lru_cache
 from typing import Protocol, cast
 from urllib.parse import unquote
 
@@ -200,11 +201,15 @@ class Connection(asyncio.Protocol):
         if not self._in_head:
             return
         name = name.lower()
-        if name in _SINGLE and request.header(name) is not None:
-            raise HttpError(refusal(400, f"the header '{name.decode('latin-1')}' comes twice", close=True))
-        if len(request.headers) >= self._limits.max_num_headers:
+        headers = request.headers
+        if len(headers) >= self._limits.max_num_headers:
             raise HttpError(_head_too_large(self._limits))
-        request.headers.append((name, value))
+        first = request.first
+        if name not in first:
+            first[name] = value
+        elif name in _SINGLE:
+            raise HttpError(refusal(400, f"the header '{name.decode('latin-1')}' comes twice", close=True))
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide what becomes of the request before any of its body is kept."""
@@ -347,14 +352,7 @@ class Connection(asyncio.Protocol):
     def _read_target(self, request: Request) -> None:
         if self._parser.get_http_version() == "1.1" and not request.header(b"host"):
             raise HttpError(refusal(400, "the header 'host' is missing", close=True))
-        try:
-            url = httptools.parse_url(request.target)
-            request.path = unquote((url.path or b"").decode("ascii"), errors="strict")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
-            raise HttpError(refusal(400, "the target is not a URL", close=True)) from error
-        if not request.path.startswith("/"):
-            raise HttpError(refusal(400, "the target has no path", close=True))
-        request.target = (url.path or b"/") + (b"?" + url.query if url.query else b"")
+        request.path, request.target = _split_target(request.target)
         length = request.header(b"content-length")
         request.content_length = int(length) if length is not None else None
 
@@ -463,6 +461,19 @@ class Connection(asyncio.Protocol):
     def balance(self) -> None:
         """Look again whether to read: control can take more, or less."""
         self._balance()
+
+
+@lru_cache(maxsize=256)
+def _split_target(target: bytes) -> tuple[str, bytes]:
+    """Return a target's path, decoded, and what of it goes on to control. Raises HttpError where it has none."""
+    try:
+        url = httptools.parse_url(target)
+        path = unquote((url.path or b"").decode("ascii"), errors="strict")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
+        raise HttpError(refusal(400, "the target is not a URL", close=True)) from error
+    if not path.startswith("/"):
+        raise HttpError(refusal(400, "the target has no path", close=True))
+    return path, (url.path or b"/") + (b"?" + url.query if url.query else b"")
 
 
 def _head_too_large(limits: GatewayLimits) -> Response:

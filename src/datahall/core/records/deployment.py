@@ -13,7 +13,7 @@ Priority = Literal["high", "normal", "low"]
 """Who waits, and who is refused, first: low before normal before high."""
 
 
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
+class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one team, or one application, may ask of all gateways together; None is no limit."""
 
     rate_per_s: float | None = None
@@ -28,7 +28,6 @@ class Deployment(Record, frozen=True, kw_only=True):
 
     KIND: ClassVar[str] = "deployment"
     INDEX: ClassVar[tuple[str, ...]] = ("app", "state", "version")
-    LATER: ClassVar[tuple[str, ...]] = ("quota", "cache_seconds")
 
     app: str
     team: str
@@ -71,7 +70,7 @@ class RouteReplica(msgspec.Struct, frozen=True, kw_only=True):
     address: str
 
 
-class TeamRule(msgspec.Struct, frozen=True, kw_only=True):
+class TeamRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a team's requests are treated."""
 
     quota: Quota = Quota()
@@ -79,10 +78,8 @@ class TeamRule(msgspec.Struct, frozen=True, kw_only=True):
     """Its share of what there is while teams compete."""
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
+class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The way to one application's answers."""
-
-    LATER: ClassVar[tuple[str, ...]] = ("quota", "cache_seconds")
 
     app: str
     team: str
@@ -104,10 +101,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return self.version.rpartition("@")[2]
 
 
-class KeyGrant(msgspec.Struct, frozen=True, kw_only=True):
+class KeyGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the gateway knows of an API key: the SHA-256 of its text, never the text."""
-
-    LATER: ClassVar[tuple[str, ...]] = ("priority",)
 
     key_id: str
     principal: str
@@ -121,7 +116,6 @@ class RouteTable(Record, frozen=True, kw_only=True):
     """All that a gateway needs to answer; `id` is `current`, `revision` only grows."""
 
     KIND: ClassVar[str] = "route_table"
-    LATER: ClassVar[tuple[str, ...]] = ("teams", "num_gateways")
 
     revision: int
     routes: tuple[Route, ...]

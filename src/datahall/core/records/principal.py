@@ -13,7 +13,6 @@ class ApiKey(Record, frozen=True, kw_only=True):
 
     KIND: ClassVar[str] = "api_key"
     INDEX: ClassVar[tuple[str, ...]] = ("principal", "sha256")
-    LATER: ClassVar[tuple[str, ...]] = ("priority",)
 
     name: str
     principal: str
