@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import Protocol, cast
-from urllib.parse import unquote
 
 import httptools
 
 from datahall.serve.config import GatewayLimits
 from datahall.serve.exchange import Again, Plan, Request, Slot
+from datahall.serve.heads import SINGLE, read_head
 from datahall.serve.responses import HttpError, Response, refusal, render
 from datahall.serve.splice import Splice
 
 SLICE_BYTES = 16 << 10
 SMALL_BODY_BYTES = 64 << 10
 """What is read of a refused request's body to keep its connection."""
-
-_SINGLE = frozenset((b"host", b"authorization", b"x-api-key", b"content-encoding", b"content-type", b"content-length"))
 
 
 class Application(Protocol):
@@ -200,7 +198,7 @@ class Connection(asyncio.Protocol):
         if not self._in_head:
             return
         name = name.lower()
-        if name in _SINGLE and request.header(name) is not None:
+        if name in SINGLE and request.header(name) is not None:
             raise HttpError(refusal(400, f"the header '{name.decode('latin-1')}' comes twice", close=True))
         if len(request.headers) >= self._limits.max_num_headers:
             raise HttpError(_head_too_large(self._limits))
@@ -216,7 +214,7 @@ class Connection(asyncio.Protocol):
         request.close = not self._parser.should_keep_alive() or self._app.draining
         if self._parser.should_upgrade():
             return
-        self._read_target(request)
+        read_head(request, self._parser.get_http_version())
         try:
             request.plan = self._app.begin(request)
         except HttpError as error:
@@ -252,6 +250,7 @@ class Connection(asyncio.Protocol):
         if request is None or request.plan is None:
             return
         if request.plan.answer is None:
+            self._deaf = True  # the connection ends with control's answer: what follows must not be done unheard
             if self._splice is not None:
                 self._splice.finish()
             return
@@ -343,20 +342,6 @@ class Connection(asyncio.Protocol):
             now - self._heard_at > limits.stall_seconds or now - self._since > limits.body_seconds
         ):
             self._refuse(refusal(408, "the body did not come in time", "send the whole body without a pause"))
-
-    def _read_target(self, request: Request) -> None:
-        if self._parser.get_http_version() == "1.1" and not request.header(b"host"):
-            raise HttpError(refusal(400, "the header 'host' is missing", close=True))
-        try:
-            url = httptools.parse_url(request.target)
-            request.path = unquote((url.path or b"").decode("ascii"), errors="strict")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
-            raise HttpError(refusal(400, "the target is not a URL", close=True)) from error
-        if not request.path.startswith("/"):
-            raise HttpError(refusal(400, "the target has no path", close=True))
-        request.target = (url.path or b"/") + (b"?" + url.query if url.query else b"")
-        length = request.header(b"content-length")
-        request.content_length = int(length) if length is not None else None
 
     def _reject(self, request: Request, response: Response) -> None:
         """Answer without looking at the body: a small one is read and thrown away, another ends the connection."""
