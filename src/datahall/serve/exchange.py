@@ -19,6 +19,7 @@ class Request:
         "body",
         "close",
         "content_length",
+        "first",
         "headers",
         "match",
         "method",
@@ -34,6 +35,8 @@ class Request:
         self.path = ""
         self.headers: list[tuple[bytes, bytes]] = []
         """Names in lower case."""
+        self.first: dict[bytes, bytes] = {}
+        """The first value of each of them."""
         self.content_length: int | None = None
         self.num_body_bytes = 0
         self.body = bytearray()
@@ -43,10 +46,7 @@ class Request:
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of a header that can come once only."""
-        for known, value in self.headers:
-            if known == name:
-                return value
-        return None
+        return self.first.get(name)
 
 
 class Slot:

@@ -6,6 +6,7 @@ Each rule is one that nginx or uvicorn also has; `tests/serve/test_smuggling.py`
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 import httptools
@@ -49,7 +50,7 @@ def read_head(request: Request, version: str) -> None:
     elif not _HOST.fullmatch(host):
         raise _refused("the header 'host' is no name with an optional port", "send the host's name alone")
     _read_framing(request, version)
-    _read_target(request)
+    request.path, request.target = _split_target(request.target)
 
 
 def _read_framing(request: Request, version: str) -> None:
@@ -66,22 +67,23 @@ def _read_framing(request: Request, version: str) -> None:
         raise _refused("the only expectation is '100-continue'", "leave the header 'expect' out", status=417)
 
 
-def _read_target(request: Request) -> None:
-    target = request.target
+@lru_cache(maxsize=256)
+def _split_target(target: bytes) -> tuple[str, bytes]:
+    """Return a target's path, decoded, and what of it goes on to control."""
     try:
         url = httptools.parse_url(target)
-        request.path = unquote((url.path or b"").decode("ascii"), errors="strict")
+        path = unquote((url.path or b"").decode("ascii"), errors="strict")
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
         raise _refused("the target is not a URL") from error
-    if not request.path.startswith("/"):
+    if not path.startswith("/"):
         raise _refused("the target has no path")
     if url.userinfo is not None or b"#" in target:
         raise _refused("the target has a user or a fragment in it", "send the path and the query alone")
     if b"%" in url.path:
-        _check_escapes(url.path, request.path)
-    if "/.." in request.path and ".." in request.path.split("/"):
+        _check_escapes(url.path, path)
+    if "/.." in path and ".." in path.split("/"):
         raise _refused("the path leads upwards", "send the path that is meant, without '..'")
-    request.target = (url.path or b"/") + (b"?" + url.query if url.query else b"")
+    return path, (url.path or b"/") + (b"?" + url.query if url.query else b"")
 
 
 def _check_escapes(raw: bytes, path: str) -> None:

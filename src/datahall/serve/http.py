@@ -198,11 +198,15 @@ class Connection(asyncio.Protocol):
         if not self._in_head:
             return
         name = name.lower()
-        if name in SINGLE and request.header(name) is not None:
-            raise HttpError(refusal(400, f"the header '{name.decode('latin-1')}' comes twice", close=True))
-        if len(request.headers) >= self._limits.max_num_headers:
+        headers = request.headers
+        if len(headers) >= self._limits.max_num_headers:
             raise HttpError(_head_too_large(self._limits))
-        request.headers.append((name, value))
+        first = request.first
+        if name not in first:
+            first[name] = value
+        elif name in SINGLE:
+            raise HttpError(refusal(400, f"the header '{name.decode('latin-1')}' comes twice", close=True))
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide what becomes of the request before any of its body is kept."""

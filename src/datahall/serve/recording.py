@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+import msgspec
+
 from datahall.core.errors import DatahallError, UnavailableError
 from datahall.core.ports import Clock
 from datahall.core.records import Answer, KeyGrant, Route
@@ -25,22 +27,21 @@ if TYPE_CHECKING:
     import numpy as np
 
 ID_HEADER = "Datahall-Answer-Id"
+_ID_HEADER = ID_HEADER.encode()
 _SALT_BYTES = 16
 
 
-class Ticket:
+class Ticket(msgspec.Struct, gc=False):
     """What the gateway keeps of a request while its lane works on it."""
 
-    __slots__ = ("asked", "grant", "input_digest", "salt", "slot", "started_ns")
-
-    def __init__(
-        self, *, slot: Slot, grant: KeyGrant, salt: bytes, body: bytes, started_ns: int, asked: v2.Asked | None
-    ) -> None:
-        self.slot, self.grant, self.salt, self.started_ns = slot, grant, salt, started_ns
-        self.input_digest = salted_digest(salt, body)
-        """Taken at once, so that the body need not be held while it waits."""
-        self.asked = asked
-        """Set for the Open Inference Protocol; None for plain JSON."""
+    slot: Slot
+    grant: KeyGrant
+    salt: bytes
+    input_digest: str
+    """Taken at once, so that the body need not be held while it waits."""
+    started_ns: int
+    asked: v2.Asked | None
+    """Set for the Open Inference Protocol; None for plain JSON."""
 
     @property
     def gone(self) -> bool:
@@ -162,7 +163,7 @@ class Recorder:
             num_rows=num_rows,
             latency_us=(origin.monotonic_ns - ticket.started_ns) // 1000,
         )
-        return record, Response(200, body, ((ID_HEADER, answer_id),))
+        return record, Response(200, body, lines=b"%b: %b\r\n" % (_ID_HEADER, answer_id.encode()))
 
 
 def salted_digest(salt: bytes, body: bytes) -> str:
