@@ -146,10 +146,16 @@ class World:
         self.links[address] = Link(self.timers, address, changed)
         return self.links[address]
 
-    def _answered(self, lane, outcomes, replica):
-        for call, outcome in outcomes:
+    def _answered(self, lane, calls, outcome, replica):
+        start = 0
+        for call in calls:
             client = call.context
-            client.outcomes.append(outcome)
+            own = outcome
+            if not isinstance(outcome, DatahallError):
+                own = {name: array[start : start + call.num_rows] for name, array in outcome.items()}
+                assert len(own["label"]) == call.num_rows
+                start += call.num_rows
+            client.outcomes.append(own)
             client.replica, client.waited_ns = replica, self.timers.ns - client.since_ns
 
     def ask(self, x=1.0, num_rows=1, patience_ns=30 * S):

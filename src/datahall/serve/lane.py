@@ -8,8 +8,8 @@ that; the lane carries it out and sees to it that each call is answered exactly 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from datahall.core.errors import DatahallError, UnavailableError, UserError
 from datahall.core.ports import Clock
@@ -22,9 +22,6 @@ from datahall.serve.link import Connect, Outcome
 from datahall.serve.pace import Tail
 from datahall.serve.protocols.v2 import TensorReader
 from datahall.serve.rows import Rows, join
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MIN_LATE_NS = 5_000_000
 """Nothing is late before, however fast the model is: a hedge for less would cost more than it saves."""
@@ -52,8 +49,9 @@ class Call:
         self.attempts = 0
 
 
-Answered = Callable[["Lane", list[tuple[Call, Outcome]], str], None]
-"""Called with the lane, each call of one batch with its own outcome, and the replica's id."""
+Answered = Callable[["Lane", list[Call], Outcome, str], None]
+"""Called with the lane, calls, what came of them, and the replica's id: arrays with the calls' rows in their order, as
+many as the calls have together, or the error that all of them get."""
 
 
 class Timers(Protocol):
@@ -233,7 +231,7 @@ class Lane:
     def _refuse(self, items: tuple[Item[Call], ...], what: str) -> None:
         if items:
             refused = UnavailableError(what, hint="try again after Retry-After")
-            self._finish([(item.key, refused) for item in items], "")
+            self._finish([item.key for item in items], refused, "")
 
     def _send(self, batch: Batch, port: Port, now: int) -> None:
         flight = Flight(batch, port, now)
@@ -255,6 +253,8 @@ class Lane:
         port.flight = None
         self._flights.pop(flight, None)
         batch.num_flights -= 1
+        if not isinstance(outcome, DatahallError) and any(len(one) != batch.num_rows for one in outcome.values()):
+            outcome = DatahallError("the model answered with another number of rows than it was asked")
         if isinstance(outcome, DatahallError) and not isinstance(outcome, UserError):
             self._fleet.failed(port, now)
         elif self._fleet.answered(port, batch.num_rows, took, now):
@@ -269,7 +269,7 @@ class Lane:
     def _received(self, batch: Batch, outcome: Outcome, port: Port) -> None:
         if not isinstance(outcome, DatahallError):
             batch.settled = True
-            self._finish(_split(batch.calls, outcome), port.replica.id)
+            self._finish(batch.calls, outcome, port.replica.id)
             return
         if batch.num_flights:
             return  # the other replica that has it may still answer
@@ -283,7 +283,7 @@ class Lane:
         self._put_back(again, alone=not isinstance(outcome, UnavailableError))
         if len(again) < len(batch.calls):
             kept = set(map(id, again))
-            self._finish([(call, outcome) for call in batch.calls if id(call) not in kept], port.replica.id)
+            self._finish([call for call in batch.calls if id(call) not in kept], outcome, port.replica.id)
 
     def _put_back(self, calls: list[Call], *, alone: bool) -> None:
         rows = self._queue.max_rows if alone else 0
@@ -339,15 +339,15 @@ class Lane:
             idle = [other for other in self._fleet.idle(now) if other is not port]
             self._send(batch, self._fleet.choose(idle, batch.num_rows, now), now)
 
-    def _finish(self, outcomes: list[tuple[Call, Outcome]], replica: str) -> None:
-        if outcomes:
-            self.num_open -= len(outcomes)
-            self._answered(self, outcomes, replica)
+    def _finish(self, calls: list[Call], outcome: Outcome, replica: str) -> None:
+        if calls:
+            self.num_open -= len(calls)
+            self._answered(self, calls, outcome, replica)
         self._close_if_empty()
 
     def _fail_waiting(self) -> None:
         gone = UnavailableError("no replica of this application answers now", hint="try again in a moment")
-        self._finish([(item.key, gone) for item in self._queue.drain()], "")
+        self._finish([item.key for item in self._queue.drain()], gone, "")
 
     def _close_if_empty(self) -> None:
         if self._closing and self.num_open == 0:
@@ -361,18 +361,3 @@ class Lane:
         flying = {flight.port for flight in self._flights}
         for port in {*ports.values(), *flying}:
             port.link.close()
-
-
-def _split(calls: list[Call], arrays: Mapping[str, np.ndarray]) -> list[tuple[Call, Outcome]]:
-    """Give each call its own rows; a result with another number of rows is the model's fault."""
-    total = sum(call.num_rows for call in calls)
-    if any(len(array) != total for array in arrays.values()):
-        wrong = DatahallError("the model answered with another number of rows than it was asked")
-        return [(call, wrong) for call in calls]
-    parts: list[tuple[Call, Outcome]] = []
-    start = 0
-    for call in calls:
-        stop = start + call.num_rows
-        parts.append((call, {name: array[start:stop] for name, array in arrays.items()}))
-        start = stop
-    return parts
