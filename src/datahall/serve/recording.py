@@ -13,6 +13,7 @@ import msgspec
 from datahall.core.errors import DatahallError, UnavailableError
 from datahall.core.ports import Clock
 from datahall.core.records import Answer, KeyGrant, Route
+from datahall.serve.admission import Place
 from datahall.serve.answers import answer_ids
 from datahall.serve.config import GatewayConfig
 from datahall.serve.exchange import Slot
@@ -40,6 +41,12 @@ class Ticket(msgspec.Struct, gc=False):
     started_ns: int
     asked: Asked
     speech: Speech
+    place: Place
+    """Among the requests in flight."""
+
+    def leave(self, now_ns: int, *, failed: bool) -> None:
+        """Give the place back: there is an answer, or there will be none."""
+        self.place.leave(now_ns, sample_ns=None if failed else now_ns - self.started_ns)
 
     @property
     def gone(self) -> bool:
