@@ -98,7 +98,7 @@ GET /v2/models/{app}/ready predict
 GET /v2/models/{app}/versions/{version} predict
 GET /v2/models/{app}/versions/{version}/ready predict
 GET /version public
-POST /gateway/{app}/invocations predict
+POST /endpoints/{app}/invocations predict
 POST /invocations predict
 POST /invocations/{app} predict
 POST /predict/{app} predict

@@ -159,7 +159,7 @@ def invoke(world, path, body, *, key="dh_owner", headers=JSON):
     return world.ask("POST", path, body, key=key, headers=headers)
 
 
-@pytest.mark.parametrize("path", ["/invocations/flowers", "/gateway/flowers/invocations"])
+@pytest.mark.parametrize("path", ["/invocations/flowers", "/endpoints/flowers/invocations"])
 def test_answers_have_mlflows_form_and_our_id(two, kit, path):
     reply = invoke(two, path, {"dataframe_split": SPLIT})
     assert reply.json() == {"predictions": ["large", "small"]}

@@ -47,7 +47,7 @@ def test_the_walk_would_find_an_open_route(flowers, monkeypatch):
         ("GET", "/v2/", ""),
         ("POST", "/invocations", ""),
         ("POST", "/invocations/d", "d"),
-        ("POST", "/gateway/e/invocations", "e"),
+        ("POST", "/endpoints/e/invocations", "e"),
     ],
 )
 def test_paths_are_matched(method, path, app):
@@ -60,7 +60,7 @@ def test_the_rest_goes_to_control(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v2/x", "/predict/a/b", "/predict//", "/v2/models//infer", "/predict", "/v2/models", "/gateway/a"]
+    "path", ["/v2/x", "/predict/a/b", "/predict//", "/v2/models//infer", "/predict", "/v2/models", "/endpoints/a"]
 )
 def test_what_is_ours_and_unknown_is_a_404(path):
     with pytest.raises(HttpError) as caught:

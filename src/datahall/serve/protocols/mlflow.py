@@ -93,10 +93,7 @@ class InvocationReader:
         return self._read(plain)
 
     def _read(self, body: bytes | bytearray) -> Rows:
-        try:
-            request: _Body = decode_json(_BODY.decode, body)
-        except UserError as error:
-            raise UserError(error.what.replace("there is no column", "there is no field"), hint=_ONE_OF) from None
+        request: _Body = decode_json(_BODY.decode, body)
         given = [name for name in FORMATS if getattr(request, name) is not UNSET]
         if len(given) != 1:
             raise UserError(f"the body has {len(given)} of the fields that hold rows", hint=_ONE_OF)
