@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-fast check format docs lock bench overload mutants torture clean preflight run-env test-env
+.PHONY: help demo test test-fast check format docs lock bench bench-serve overload mutants torture clean preflight run-env test-env
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -46,12 +46,19 @@ docs: run-env ## write docs/reference anew from the code
 
 bench: test-env ## measure what we claim about speed (on a quiet machine)
 	$(PY) benchmarks/startup.py
+	$(PY) benchmarks/batch_cap.py
+	$(PY) benchmarks/process_start.py
 	$(PY) benchmarks/answer_log.py
 	$(PY) benchmarks/acts.py
 	$(PY) benchmarks/ledger.py
 	$(PY) benchmarks/blobs.py
 	$(PY) benchmarks/postgres.py
 
+PEERS ?= fastapi mlserver litserve mlflow bentoml ray
+SERVE ?=
+
+bench-serve: run-env ## the gateway beside other servers of models, which it installs (PEERS= for none)
+	$(PY) -m benchmarks.serving --peers "$(PEERS)" $(SERVE)
 OVERLOAD ?=
 
 overload: run-env ## what is still answered at 2, 5 and 10 times the peak (on a quiet machine)

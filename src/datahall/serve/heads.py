@@ -24,6 +24,8 @@ SINGLE = frozenset(
         b"content-length",
         b"transfer-encoding",
         b"expect",
+        b"inference-header-content-length",
+        b"datahall-app",
     )
 )
 """Headers that may come once only."""
