@@ -70,6 +70,7 @@ class Gateway:
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
         self._told = ""
+        self._handing_over = False
         self._timers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -106,6 +107,7 @@ class Gateway:
             self._server.close()
         if self._door is not None:
             self._door.close()
+        await self._hand_over()
         self._sweep()
         with contextlib.suppress(TimeoutError):  # whoever is not done by then is cut off
             await asyncio.wait_for(self._quiet(), self.limits.drain_seconds)
@@ -117,6 +119,13 @@ class Gateway:
         await asyncio.sleep(0)
         self._recorder.close()
         (Path(self.config.runtime) / f"gateway-{self.config.gateway}.json").unlink(missing_ok=True)
+
+    async def _hand_over(self) -> None:
+        """Answer what clients send next with `Connection: close`, so that theirs is the end and no request crosses ours."""
+        self._handing_over = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet(), self.limits.handover_seconds)
+        self._handing_over = False
 
     async def _quiet(self) -> None:
         """Return once every client has its answer and its connection has ended."""
@@ -291,6 +300,8 @@ class Gateway:
         write_atomic(path, json_response(state).body, at="gateway.state")
 
     def _sweep(self) -> None:
+        if self._handing_over:
+            return
         now = asyncio.get_running_loop().time()
         for connection in tuple(self._connections):
             connection.check(now)
