@@ -9,7 +9,7 @@ from datahall.app.reconciler import Reconciler
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.db.telemetry import Telemetry
 from datahall.core.errors import UnavailableError
-from datahall.core.jobs import Message, Progress
+from datahall.core.jobs import Failure, Message, Progress
 from datahall.core.records import (
     Act,
     Bundle,
@@ -50,7 +50,10 @@ class Process:
         self.status = None
 
     def messages(self):
-        yield Message(progress=Progress(done=1, total=1))
+        if self.status is None:
+            yield Message(progress=Progress(done=1, total=1))
+        else:
+            yield Message(failure=Failure(error="UnavailableError", what="'rep' ran out of memory"))
 
     def poll(self):
         return self.status
@@ -242,6 +245,19 @@ def test_a_death_on_a_full_disk_is_mended_once_there_is_room(world):
     world.catalogue.full = False
     world.settle()
     assert (sorted(world.states()), len(world.running)) == (["gone", "ready"], 1)
+
+
+def test_why_a_replica_died_is_told_until_another_answers_which_waits_a_moment(world):
+    world.settle()
+    world.running[0].status = -9
+    world.reconciler.tick()
+    assert world.reconciler.problems() == ("dep_1: 'rep' ran out of memory",)
+    world.clock.advance(0.4)
+    world.reconciler.tick()
+    assert world.running == [], "a replica that dies at once must not keep the machine busy with its starts"
+    world.clock.advance(0.2)
+    world.settle()
+    assert (len(world.running), world.reconciler.problems()) == (1, ())
 
 
 def test_a_readiness_that_could_not_be_written_is_written_later(world):

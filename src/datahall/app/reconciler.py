@@ -12,7 +12,7 @@ from datahall.app.contents import Manifests
 from datahall.app.decisions import Decided, DecisionLog
 from datahall.app.environment import node_class
 from datahall.app.processes import started_at
-from datahall.app.replicas import Replicas, wait_ready
+from datahall.app.replicas import Replicas, wait_ready, why_ended
 from datahall.core.errors import DatahallError, IntegrityError, NotFoundError, RefusedError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue, Launcher, Process
@@ -351,6 +351,8 @@ class Reconciler:
             self._replicas.forget(replica_id)
             if replica.state != "draining":
                 lost.append(replica.deployment)
+                if replica.state == "ready":  # one that never answered is told by whoever waits for it
+                    self._problems[replica.deployment] = why_ended(process)
         return lost
 
     def _mark(self, replica_id: str, state: str) -> None:

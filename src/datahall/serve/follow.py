@@ -42,6 +42,11 @@ class Follower:
         return self.index.revision if self.index is not None else -1
 
     @property
+    def newest(self) -> RouteTable | None:
+        """The newest table that was seen, whether its routes are in use yet or not; None before the first."""
+        return self._coming or (self.index.table if self.index is not None else None)
+
+    @property
     def problem(self) -> str:
         """Why the newest table is not in use, or may not be any more; empty while all is well."""
         return self._source.problem or ("control has not confirmed the keys for too long" if self.is_stale else "")
