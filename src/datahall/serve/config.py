@@ -59,6 +59,13 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     listen_fd: int | None = None
     """A listening TCP socket that the supervisor bound; `host` and `port` are not used then."""
+    board_fd: int | None = None
+    """Where several gateways that listen on that socket tell each other how many connections they have (`door.py`)."""
+    place: int = 0
+    """This gateway's among those that share port, board and quotas: 0 to their number less one, and the same again
+    after a restart."""
+    started_at: float = 0.0
+    """When its process started, in seconds since the machine did: told beside its pid, which may be given out again."""
     control_address: str
     """Control's Unix socket."""
     routes: str
@@ -72,9 +79,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Opens the route table, 32 bytes."""
     route_keys: dict[str, bytes]
     """Key id to raw Ed25519 public key: whose route tables are followed."""
+    auth_stale_seconds: float | None = None
+    """How long keys are taken after control last confirmed the table; None is for ever."""
     limits: GatewayLimits = GatewayLimits()
-    rank: int = 0
-    """Among the gateways that share the quotas: 0 to their number less one, the same again after a restart."""
     admission: AdmissionSettings = AdmissionSettings()
     batch: BatchSettings = BatchSettings()
     poll_seconds: float = 0.2

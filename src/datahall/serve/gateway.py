@@ -24,6 +24,8 @@ from datahall.policy import shed
 from datahall.serve.access import authenticate, authorize, only_app
 from datahall.serve.admission import Admission, Refusal
 from datahall.serve.config import GatewayConfig
+from datahall.serve.confirm import Freshness
+from datahall.serve.door import Board, Door
 from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
 from datahall.serve.http import Connection
@@ -63,8 +65,9 @@ class Gateway:
             clock=clock,
             switch_seconds=config.limits.switch_seconds,
             adopted=self._adopted,
+            freshness=Freshness(Path(config.routes), config.route_keys, clock, config.auth_stale_seconds),
         )
-        self._admission = Admission(config.admission, rank=config.rank)
+        self._admission = Admission(config.admission, rank=config.place)
         self._connections: set[Connection] = set()
         self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
@@ -73,18 +76,28 @@ class Gateway:
         self._shedding = shed.ShedState()
         self._shed_view = shed.ShedView(config.limits.max_refusals_per_s, config.limits.max_refusals_in_a_row)
         self._server: asyncio.Server | None = None
+        self._door: Door | None = None
+        self._told = ""
         self._timers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to listen; `port` is known afterwards."""
         loop = asyncio.get_running_loop()
+        # Told before the table is read: from then on control waits for this gateway, and what it has published by now
+        # is what is read.
+        self._acknowledge()
         self._follow()
         make = lambda: Connection(self)  # noqa: E731  a factory, named for the two calls below
-        if self.config.listen_fd is not None:
-            self._server = await loop.create_server(make, sock=_listening(self.config.listen_fd), backlog=4096)
+        descriptor, board = self.config.listen_fd, self.config.board_fd
+        if descriptor is not None and board is not None:
+            self._door = Door(_listening(descriptor), Board(board), self.config.place, make)
+            self.port = self._door.port
         else:
-            self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
-        self.port = self._server.sockets[0].getsockname()[1]
+            if descriptor is not None:
+                self._server = await loop.create_server(make, sock=_listening(descriptor), backlog=4096)
+            else:
+                self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
+            self.port = self._server.sockets[0].getsockname()[1]
         sweep = min(1.0, self.limits.stall_seconds / 4, self.limits.head_seconds / 4)
         self._timers = [
             loop.create_task(_every(self.config.poll_seconds, self._follow)),
@@ -99,6 +112,8 @@ class Gateway:
         self._acknowledge()
         if self._server is not None:
             self._server.close()
+        if self._door is not None:
+            self._door.close()
         self._sweep()
         with contextlib.suppress(TimeoutError):  # whoever is not done by then is cut off
             await asyncio.wait_for(self._quiet(), self.limits.drain_seconds)
@@ -173,11 +188,15 @@ class Gateway:
     def opened(self, connection: Connection) -> bool:
         """Take a connection in; False where there are too many."""
         self._connections.add(connection)
+        if self._door is not None:
+            self._door.inside(len(self._connections))
         return len(self._connections) <= self.limits.max_connections
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
+        if self._door is not None:
+            self._door.inside(len(self._connections))
         self._changed.set()
 
     # The way of an answer.
@@ -188,6 +207,8 @@ class Gateway:
             raise HttpError(
                 refusal(503, "the gateway has no route table yet", "try again", headers=(("Retry-After", "1"),))
             )
+        if self._follower.is_stale:
+            raise HttpError(_stale(self.config.auth_stale_seconds or 0.0))
         grant = authenticate(request, index, self._clock.now_ns())
         route, app = found.route, found.app
         if not app:
@@ -235,7 +256,7 @@ class Gateway:
 
         def holds() -> bool:
             same = follower.index is index and index is not None and index.keys is keys and not self.draining
-            return same and (expires_at_ns is None or now_ns() < expires_at_ns)
+            return same and not follower.is_stale and (expires_at_ns is None or now_ns() < expires_at_ns)
 
         return answer, holds
 
@@ -274,7 +295,7 @@ class Gateway:
             return json_response(datahall.__version__)
         if action in ("healthz", "live"):
             return json_response({"live": True})
-        ready = self._follower.index is not None and not self.draining
+        ready = self._follower.index is not None and not self.draining and not self._follower.is_stale
         if action == "ready":
             ready = ready and self._follower.all_ready
         body = {
@@ -286,24 +307,29 @@ class Gateway:
         }
         return json_response(body, status=200 if ready else 503)
 
-    def _follow(self) -> None:
-        """Take up a new table; its quotas count at once, as its keys do."""
-        self._follower.step()
-        if self._follower.newest is not None:
-            self._admission.follow(self._follower.newest, self._clock.monotonic_ns())
-
     def _adopted(self) -> None:
         if self.port:
             self._acknowledge()
 
+    def _follow(self) -> None:
+        """Look for a newer table, whose quotas count at once as its keys do, and tell what is wrong as soon as it is."""
+        self._follower.step()
+        if self._follower.newest is not None:
+            self._admission.follow(self._follower.newest, self._clock.monotonic_ns())
+        if self._follower.problem != self._told:
+            self._acknowledge()
+
     def _acknowledge(self) -> None:
         """Tell control which revision is in use, so that it knows when old replicas may go."""
+        self._told = self._follower.problem
         state = {
             "gateway": self.config.gateway,
             "pid": os.getpid(),
+            "started_at": self.config.started_at,
             "port": self.port,
             "revision": self._follower.revision,
             "draining": self.draining,
+            "problem": self._told,
             "at_ns": self._clock.now_ns(),
         }
         path = Path(self.config.runtime) / f"gateway-{self.config.gateway}.json"
@@ -321,6 +347,15 @@ def _describe(found: Match, lane: Lane) -> Response:
         return json_response(v2_metadata.describe_model(route.app, route.number, route.manifest))
     body = {"name": route.app, "version": route.number, "ready": lane.ready}
     return json_response(body, status=200 if lane.ready else 503)
+
+
+def _stale(seconds: float) -> Response:
+    return refusal(
+        503,
+        f"control has not confirmed any key for {seconds / 3600:g} h, so none is taken",
+        "start control again, its log says what is wrong: datahall logs control",
+        headers=(("Retry-After", "60"),),
+    )
 
 
 def _listening(descriptor: int) -> socket.socket:
