@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
+import msgspec
 import numpy as np
 import torch
 from torch.nn import functional
@@ -15,7 +17,6 @@ from datahall.core.records import Column, Task
 from datahall.core.seeds import derive_seed
 from datahall.engines.network import NUM_SPECIAL_CODES, Category, Layer, LayerKind, Network, shapes
 from datahall.engines.torch import TorchModel, forward
-from datahall.train.models.net import Net
 from datahall.train.prepare import chosen_places
 from datahall.train.table import Rows
 
@@ -27,7 +28,22 @@ _FIXED = ("fill", "mean", "scale", "variance")
 """Tensors that no gradient changes: the inputs' and the batch norms' moments."""
 
 
-def fit_network(config: Net, rows: Rows, features: tuple[Column, ...], task: Task, seed: int) -> TorchModel:
+class NetSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `model: net` says of a network and its fit; `train.models.net.Net` describes each."""
+
+    columns: tuple[str, ...] | None
+    layers: tuple[int, ...]
+    activation: Literal["relu", "gelu", "tanh"]
+    norm: Literal["none", "layer", "batch"]
+    dropout: float
+    learning_rate: float
+    weight_decay: float
+    num_epochs: int
+    patience: int
+    batch_rows: int
+
+
+def fit_network(config: NetSettings, rows: Rows, features: tuple[Column, ...], task: Task, seed: int) -> TorchModel:
     """Return a fitted network; the same arguments give the same bytes on one machine.
 
     Raises UserError where `columns` names no feature, or where there are too few rows to set some aside.
@@ -58,7 +74,9 @@ def fit_network(config: Net, rows: Rows, features: tuple[Column, ...], task: Tas
     return TorchModel(network, {name: tensor.numpy() for name, tensor in best.items()})
 
 
-def _network(config: Net, features: tuple[Column, ...], places: list[int], task: Task, num_outputs: int) -> Network:
+def _network(
+    config: NetSettings, features: tuple[Column, ...], places: list[int], task: Task, num_outputs: int
+) -> Network:
     categories = []
     for place in places:
         if features[place].kind == "category":
@@ -120,7 +138,7 @@ def _moments(numbers: np.ndarray) -> dict[str, torch.Tensor]:
 
 
 def _descend(
-    config: Net, network: Network, tensors: dict[str, torch.Tensor], fitted: Rows, aside: Rows
+    config: NetSettings, network: Network, tensors: dict[str, torch.Tensor], fitted: Rows, aside: Rows
 ) -> dict[str, torch.Tensor]:
     """Return the tensors of the epoch whose loss on `aside` is least; stop after `patience` epochs without a lesser."""
     learnt = [tensor.requires_grad_() for name, tensor in tensors.items() if name.rpartition(".")[2] not in _FIXED]

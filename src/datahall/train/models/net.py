@@ -58,6 +58,6 @@ class Net(TrainableConfig):
 
     def fit_rows(self, rows: Rows, features: tuple[Column, ...], task: Task, seed: int) -> Any:
         """Return a fitted `engines.torch.TorchModel`; equal arguments give the same bytes."""
-        from datahall.train.network import fit_network  # noqa: PLC0415  (imports torch, only to fit)
+        from datahall.train.network import NetSettings, fit_network  # noqa: PLC0415  (imports torch, only to fit)
 
-        return fit_network(self, rows, features, task, seed)
+        return fit_network(NetSettings(**self.model_dump()), rows, features, task, seed)
