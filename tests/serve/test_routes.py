@@ -31,7 +31,10 @@ def test_the_walk_would_find_an_open_route(flowers, monkeypatch):
         for route, parts in routes._PARTS
     )
     monkeypatch.setattr(routes, "_PARTS", open_routes)
-    assert flowers.ask("GET", "/v2/models/flowers", key=None).status != 401
+    routes.match.cache_clear()
+    status = flowers.ask("GET", "/v2/models/flowers", key=None).status
+    routes.match.cache_clear()
+    assert status != 401
 
 
 @pytest.mark.parametrize(
