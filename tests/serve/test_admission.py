@@ -25,10 +25,10 @@ MANIFEST = BundleManifest(
     files={},
 )
 SMALL = AdmissionSettings(
-    app=LimitView(floor=4, ceiling=64, unfelt_ns=0.0),
-    hall=LimitView(floor=8, ceiling=16, unfelt_ns=0.0, tolerance=6.0, learns=False),
-    first_app_limit=16,
+    app=LimitView(floor=4, ceiling=64, calm=16, unfelt_ns=0.0),
+    hall=LimitView(floor=8, ceiling=16, calm=16, unfelt_ns=0.0, tolerance=6.0, learns=False),
 )
+ROOMY = msgspec.structs.replace(SMALL, app=LimitView(calm=31))
 
 
 def route(app="flowers", *, team="lab", deployment="dep", **quota):
@@ -151,7 +151,7 @@ def test_what_is_shed_by_the_headers_is_what_would_be_refused():
 def test_teams_get_their_weighted_shares_while_they_compete():
     apps = {team: route(team, team=team) for team in ("lab", "shop", "plant")}
     teams = {"lab": TeamRule(weight=3.0), "shop": TeamRule(weight=1.0)}
-    door = admission(*apps.values(), settings=msgspec.structs.replace(SMALL, first_app_limit=31), teams=teams)
+    door = admission(*apps.values(), settings=ROOMY, teams=teams)
     idle = enter(door, 17, team="lab", to=apps["lab"])
     assert reasons(idle) == ["admitted"] * 16 + ["hall_overloaded"], "alone it may take all"
     assert reasons(enter(door, 5, team="shop", to=apps["shop"])) == ["admitted"] * 4 + ["hall_overloaded"]
@@ -164,7 +164,7 @@ def test_teams_get_their_weighted_shares_while_they_compete():
 
 def test_a_team_that_left_takes_no_share():
     apps = {team: route(team, team=team) for team in ("lab", "shop")}
-    door = admission(*apps.values(), settings=msgspec.structs.replace(SMALL, first_app_limit=64))
+    door = admission(*apps.values(), settings=ROOMY)
     for place in enter(door, 8, team="shop", to=apps["shop"]):
         place.leave(NOW, sample_ns=None)
     enter(door, 16, team="lab", to=apps["lab"])
@@ -248,10 +248,12 @@ def test_the_limit_follows_what_answers_take():
     assert door.limit("lab", "flowers") > 16
     at = answer(door, 300 * MS, 100, at=at)
     assert door.limit("lab", "flowers") < 16
-    assert enter(door, now=at, deadline_ns=at + 299 * MS)[0].leave(at, sample_ns=None) is None
+    assert enter(door, now=at, deadline_ns=at)[0].leave(at, sample_ns=None) is None, "alone it is tried"
     enter(door, now=at)
-    assert reasons(enter(door, now=at, deadline_ns=at + 299 * MS)) == ["deadline"]
-    assert reasons(enter(door, now=at, deadline_ns=at + 300 * MS)) == ["admitted"]
+    assert reasons(enter(door, now=at, deadline_ns=at + 20 * MS - 1)) == ["deadline"], "one answer each 10 ms"
+    assert reasons(enter(door, now=at, deadline_ns=at + 20 * MS)) == ["admitted"]
+    gauge = door._apps["lab", "flowers"].gauge
+    assert [gauge.expect(num) // MS for num in (0, 28, 29, 1000)] == [10, 290, 300, 300]
     assert door.limit("lab", "maps") == 16
 
 
