@@ -71,3 +71,25 @@ def test_a_new_quota_counts_without_a_restart(world, kit):
     assert world.ask("POST", "/predict/flowers", ROW).status == 429
     predictor.hold.set()
     first.socket.close()
+
+
+def test_every_protocol_tells_a_refusal_in_its_own_words(world, kit):
+    predictor = kit.TinyPredictor(kit.manifest())
+    world.deploy(predictor, protocols=("predict", "mlflow"))
+    world.routes = [msgspec.structs.replace(each, quota=Quota(concurrency=1)) for each in world.routes]
+    world.publish()
+    world.start()
+    body = {"dataframe_records": [ROW]}
+    asks = kit.request("POST", "/gateway/flowers/invocations", body, headers=("Content-Type: application/json",))
+    with world.client() as first, world.client() as second:
+        second.send(asks)
+        assert second.reply().status == 200
+        predictor.hold.clear()
+        predictor.entered.clear()
+        first.send(kit.request("POST", "/predict/flowers", ROW))
+        assert predictor.entered.wait(10)
+        second.send(asks)
+        reply = second.reply()
+        assert reply.status == 429, "by its body, for its head was taken before"
+        assert "quota" in reply.json()["message"]
+        predictor.hold.set()
