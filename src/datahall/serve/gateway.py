@@ -289,7 +289,7 @@ class Gateway:
         deadline_ns = started_ns + self._answer_ns
         place = self._admission.enter(grant, lane.route, started_ns, deadline_ns=deadline_ns)
         if isinstance(place, Refusal):
-            slot.respond(place.response)
+            slot.respond(place.response if speech.tell is None else speech.tell(place.response))
             return
         try:
             asked = read(body)
