@@ -109,6 +109,22 @@ def test_a_late_batch_is_asked_again_and_answered_once():
     assert sum(link.batches.count(1) for link in world.links.values()) > len(world.clients), "some were asked twice"
 
 
+def test_a_batch_that_was_sent_before_anything_was_known_hides_no_later_one():
+    world = World(3)
+    for link in world.links.values():
+        link.stopped = True
+    clients = [world.ask()]
+    world.timers.run(MS)
+    for link in world.links.values():
+        link.stopped = bool(link.batches)
+    clients += world.load(0.2, every_ms=20)
+    next(link for link in world.links.values() if not link.stopped).stopped = True
+    clients += world.load(0.3, every_ms=20)
+    assert world.failed(clients[:-1]) == []
+    assert world.waited_ms(clients[1:-1]) < 100
+    assert clients[0].waited_ns < 200 * MS, "once others are answered, it is known to be late"
+
+
 def test_hedges_and_retries_stay_within_their_budget():
     world = World(2)
     world.load(1.0)

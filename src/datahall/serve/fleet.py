@@ -68,9 +68,9 @@ class Fleet:
 
     @property
     def serving(self) -> tuple[str, ...]:
-        """Ids of the replicas that are connected and not ejected, sorted."""
+        """Ids of the replicas that are connected, and neither ejected nor on probation, sorted."""
         ports = self.ports.values()
-        return tuple(sorted(port.replica.id for port in ports if port.link.ready and port.health.phase != "open"))
+        return tuple(sorted(port.replica.id for port in ports if port.link.ready and port.health.phase == "closed"))
 
     def num_others(self, port: Port) -> int:
         """Return how many other replicas could answer, busy or not."""
