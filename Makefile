@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-fast check format docs lock bench mutants torture clean preflight run-env test-env
+.PHONY: help demo test test-fast check format docs lock bench bench-serve mutants torture clean preflight run-env test-env
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -46,11 +46,19 @@ docs: run-env ## write docs/reference anew from the code
 
 bench: test-env ## measure what we claim about speed (on a quiet machine)
 	$(PY) benchmarks/startup.py
+	$(PY) benchmarks/batch_cap.py
+	$(PY) benchmarks/process_start.py
 	$(PY) benchmarks/answer_log.py
 	$(PY) benchmarks/acts.py
 	$(PY) benchmarks/ledger.py
 	$(PY) benchmarks/blobs.py
 	$(PY) benchmarks/postgres.py
+
+PEERS ?= fastapi mlserver litserve mlflow bentoml ray
+SERVE ?=
+
+bench-serve: run-env ## the gateway beside other servers of models, which it installs (PEERS= for none)
+	$(PY) -m benchmarks.serving --peers "$(PEERS)" $(SERVE)
 
 mutants: test-env ## the long mutation study of gate, ledger and signing
 	$(PY) tools/mutate.py

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from datahall.serve.responses import Response
+from datahall.serve.config import GatewayLimits
+from datahall.serve.responses import Response, refusal
 
 if TYPE_CHECKING:
     from datahall.serve.http import Connection
@@ -100,3 +101,18 @@ class Again:
     ) -> None:
         self.head, self.num_head_bytes, self.num_bytes = head, len(head), num_bytes
         self.answer, self.holds = answer, holds
+
+
+def head_too_large(limits: GatewayLimits) -> Response:
+    """Return what a client is told whose headers are beyond the bounds."""
+    return refusal(
+        431,
+        "the headers are too large",
+        f"send at most {limits.max_num_headers} headers and {limits.max_head_bytes} bytes of them",
+        close=True,
+    )
+
+
+def body_too_large(limit: int) -> Response:
+    """Return what a client is told whose body is beyond `limit` bytes."""
+    return refusal(413, f"the body is larger than {limit} bytes", "send fewer rows in one request", close=True)

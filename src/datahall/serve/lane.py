@@ -16,11 +16,10 @@ from datahall.core.ports import Clock
 from datahall.core.records import Route, RouteReplica
 from datahall.policy import health, retry
 from datahall.serve.batch import BatchQueue, BatchSettings, Item
-from datahall.serve.columns import RowReader
 from datahall.serve.fleet import Decided, Draw, Fleet, Port, uniform
 from datahall.serve.link import Connect, Outcome
 from datahall.serve.pace import Tail
-from datahall.serve.protocols.v2 import TensorReader
+from datahall.serve.protocols.speech import speeches
 from datahall.serve.rows import Rows, join
 
 MIN_LATE_NS = 5_000_000
@@ -37,6 +36,9 @@ class Context(Protocol):
     @property
     def gone(self) -> bool:
         """Whether the client has left: nothing needs to be computed for it any more."""
+
+    def leave(self, now_ns: int, *, failed: bool) -> None:
+        """Nothing more is done for the call. May be told twice."""
 
 
 class Call:
@@ -106,8 +108,7 @@ class Lane:
         self.route = route
         self.revision = -1
         """The newest revision of the routes in which this deployment is: while it drains, no longer the one in use."""
-        self.rows = RowReader(route.manifest)
-        self.tensors = TensorReader(route.manifest)
+        self.speeches = speeches(route)
         self.num_open = 0
         self._connect, self._clock, self._answered = connect, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)

@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import msgspec
 
 from datahall.core.errors import DatahallError, UnavailableError
 from datahall.core.ports import Clock
 from datahall.core.records import Answer, KeyGrant, Route
+from datahall.serve.admission import Place
 from datahall.serve.answers import answer_ids
 from datahall.serve.config import GatewayConfig
 from datahall.serve.exchange import Slot
 from datahall.serve.lane import Call
 from datahall.serve.link import Outcome
-from datahall.serve.protocols import plain, v2
-from datahall.serve.responses import Response, from_error, refusal
+from datahall.serve.protocols.binary import BINARY_TYPE, LENGTH_HEADER
+from datahall.serve.protocols.prepared import Asked, Prepared, begin
+from datahall.serve.protocols.speech import Speech
+from datahall.serve.responses import JSON_TYPE, Response, from_error, refusal
 from datahall.serve.segments import AnswerLog
-
-if TYPE_CHECKING:
-    import numpy as np
 
 ID_HEADER = "Datahall-Answer-Id"
 _ID_HEADER = ID_HEADER.encode()
@@ -40,8 +39,14 @@ class Ticket(msgspec.Struct, gc=False):
     input_digest: str
     """Taken at once, so that the body need not be held while it waits."""
     started_ns: int
-    asked: v2.Asked | None
-    """Set for the Open Inference Protocol; None for plain JSON."""
+    asked: Asked
+    speech: Speech
+    place: Place
+    """Among the requests in flight."""
+
+    def leave(self, now_ns: int, *, failed: bool) -> None:
+        """Give the place back: there is an answer, or there will be none."""
+        self.place.leave(now_ns, sample_ns=None if failed else now_ns - self.started_ns)
 
     @property
     def gone(self) -> bool:
@@ -96,31 +101,34 @@ class Recorder:
         self, route: Route, revision: int, calls: list[Call], outcome: Outcome, replica: str
     ) -> list[tuple[Slot, Response]]:
         """Return every call's response; the good ones' records are with the kernel by then, in one write."""
-        if isinstance(outcome, DatahallError):
-            failed = _failed(outcome)
-            return [(cast("Ticket", call.context).slot, failed) for call in calls]
+        try:
+            if isinstance(outcome, DatahallError):
+                raise outcome
+            prepared = begin(route.manifest, outcome)
+        except DatahallError as error:
+            return [_failed(cast("Ticket", call.context), error) for call in calls]
         origin = Origin(route, revision, replica, self._clock.now_ns(), self._clock.monotonic_ns())
         responses: list[tuple[Slot, Response]] = []
         records: list[Answer] = []
-        answered: list[tuple[Slot, Response]] = []
+        answered: list[tuple[Ticket, Response]] = []
         first, start = self._log.next_sequence, 0
         for call in calls:
             ticket, stop = cast("Ticket", call.context), start + call.num_rows
-            arrays = {name: array[start:stop] for name, array in outcome.items()}
-            start = stop
             try:
-                record, response = self._answer(origin, ticket, first + len(records), arrays, call.num_rows)
+                record, response = self._answer(origin, ticket, first + len(records), prepared, start, stop)
             except DatahallError as error:
-                responses.append((ticket.slot, _failed(error)))
+                responses.append(_failed(ticket, error))
                 continue
+            finally:
+                start = stop
             records.append(record)
-            answered.append((ticket.slot, response))
+            answered.append((ticket, response))
         if records:
             try:
                 self._log.append(records)
             except UnavailableError as error:
-                answered = [(slot, from_error(error)) for slot, _ in answered]
-        return responses + answered
+                return responses + [_failed(ticket, error) for ticket, _ in answered]
+        return responses + [(ticket.slot, response) for ticket, response in answered]
 
     async def tick(self) -> None:
         """Make what was answered durable, without holding up answers, and rotate; called every 100 ms."""
@@ -136,14 +144,17 @@ class Recorder:
         self._log.close(self._clock.monotonic_ns())
 
     def _answer(
-        self, origin: Origin, ticket: Ticket, sequence: int, arrays: Mapping[str, np.ndarray], num_rows: int
+        self, origin: Origin, ticket: Ticket, sequence: int, prepared: Prepared, start: int, stop: int
     ) -> tuple[Answer, Response]:
         route = origin.route
         answer_id = self._make_id(sequence, origin.revision, origin.at_ns)
-        if ticket.asked is not None:
-            body = v2.encode_answer(route.app, route.number, route.manifest, arrays, ticket.asked)
+        lines = b"%b: %b\r\n" % (_ID_HEADER, answer_id.encode())
+        write_binary = ticket.speech.write_binary if ticket.asked.binary else None
+        if write_binary is None:
+            body = ticket.speech.write(prepared, start, stop, ticket.asked, answer_id)
         else:
-            body = plain.encode_answer(answer_id, route.version, route.manifest, arrays)
+            body, num_json_bytes = write_binary(prepared, start, stop, ticket.asked)
+            lines += b"%b: %d\r\n" % (LENGTH_HEADER.encode(), num_json_bytes)
         record = Answer(
             id=answer_id,
             gateway=self._config.gateway,
@@ -160,10 +171,10 @@ class Recorder:
             salt=ticket.salt,
             input_digest=ticket.input_digest,
             output_digest=salted_digest(ticket.salt, body),
-            num_rows=num_rows,
+            num_rows=stop - start,
             latency_us=(origin.monotonic_ns - ticket.started_ns) // 1000,
         )
-        return record, Response(200, body, lines=b"%b: %b\r\n" % (_ID_HEADER, answer_id.encode()))
+        return record, Response(200, body, lines=lines, content_type=JSON_TYPE if write_binary is None else BINARY_TYPE)
 
 
 def salted_digest(salt: bytes, body: bytes) -> str:
@@ -174,8 +185,10 @@ def salted_digest(salt: bytes, body: bytes) -> str:
     return hashlib.sha256(salt + body).hexdigest()
 
 
-def _failed(error: DatahallError) -> Response:
+def _failed(ticket: Ticket, error: DatahallError) -> tuple[Slot, Response]:
     """Return what a client is told; a failing model is a 500 without its inner life."""
     if error.http_status >= 500 and not isinstance(error, UnavailableError):
-        return refusal(500, error.what, "the replica's log says more: datahall logs")
-    return from_error(error)
+        response = refusal(500, error.what, "the replica's log says more: datahall logs")
+    else:
+        response = from_error(error)
+    return ticket.slot, response if ticket.speech.tell is None else ticket.speech.tell(response)
