@@ -209,6 +209,19 @@ def test_a_full_queue_refuses_and_a_deadline_that_cannot_be_met_too():
     assert world.failed(clients) == []
 
 
+def test_batches_are_no_larger_than_most_replicas_want_them():
+    world = World(3)
+    for link, max_rows in zip(world.links.values(), (0, 4, 16), strict=True):
+        link.max_rows = max_rows
+        link.kill()
+        link.revive()
+    for x in range(24):
+        world.ask(float(x))
+    world.settle()
+    assert world.failed() == []
+    assert {rows for link in world.links.values() for rows in link.batches} == {4}
+
+
 def test_a_retired_replica_answers_what_it_has_and_is_closed():
     world = World(2)
     for link in world.links.values():

@@ -154,7 +154,11 @@ class Chaos:
         shutil.rmtree(self.folder)
 
     def all_well(self):
-        self.world.until(lambda: len(self.lane.serving) == NUM_REPLICAS)
+        try:
+            self.world.until(lambda: len(self.lane.serving) == NUM_REPLICAS)
+        except TimeoutError:
+            healths = {name: (port.link.ready, port.health) for name, port in self.lane._fleet.ports.items()}
+            pytest.fail(f"not all are back: {healths} at {time.monotonic_ns()}\n{self.told()}")
 
     def round(self, replica, fault):
         """Hurt one replica, wait until it is out, heal it, and wait until it is back."""

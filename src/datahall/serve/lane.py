@@ -112,7 +112,7 @@ class Lane:
         self.num_open = 0
         self._connect, self._clock, self._answered = connect, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)
-        self._fleet = Fleet(draw=draw, decided=decided)
+        self._fleet = Fleet(draw=draw, changed=self._changed, decided=decided)
         self._flights: dict[Flight, None] = {}
         self._late: dict[Flight, None] = {}
         """Those of the flights whose batch waits for an idle replica that answers it sooner."""
@@ -196,6 +196,7 @@ class Lane:
     def _changed(self) -> None:
         """Follow a replica that came or went."""
         self._num_ready = self._fleet.num_ready
+        self._queue.cap(self._fleet.max_rows)
         self._soon()
 
     def _soon(self) -> None:
@@ -210,8 +211,7 @@ class Lane:
             self._wake.cancel()
             self._wake = None
         now = self._clock.monotonic_ns()
-        idle = self._fleet.idle(now)
-        self._num_ready = self._fleet.num_ready
+        idle = self._fleet.idle(now) if len(self._queue) or self._late else []
         if len(self._queue) and not self._num_ready and not self._flights:
             self._fail_waiting()
             return
@@ -334,8 +334,6 @@ class Lane:
         batch, port = flight.batch, flight.port
         flight.look_ns = now + LOOK_NS
         ejected = self._fleet.waiting(port, batch.num_rows, now)
-        if ejected:
-            self._changed()
         if batch.settled or batch.num_flights > 1:
             return
         late_ns = self._tail.late_ns(batch.num_rows) or health.hang_ns(0)  # at first nobody knows
