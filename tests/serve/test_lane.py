@@ -265,6 +265,7 @@ def test_a_lane_that_closes_answers_first():
     world.settle()
     assert world.failed(clients) == []
     assert all(link.closed for link in world.links.values())
+    assert "no replica" in world.ask().outcomes[0].what, "one that comes too late is refused at once"
 
 
 def test_a_lane_that_is_aborted_fails_what_is_open():

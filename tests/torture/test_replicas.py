@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -31,6 +32,8 @@ DELAY_S = 0.005
 EJECTED_S = 3.0
 NUM_CALLS_SLOW = 500
 """Far more than it takes to find a slow replica out."""
+NUM_BOUNDS = 3
+"""How many times the usual bound a replica may take to be back: one that fails again and again waits longer each time."""
 RESTARTS_S = 0.2
 """How long the launcher's back-off leaves a killed one down."""
 FAULTS = ("killed", "stopped", "slowed")
@@ -154,9 +157,11 @@ class Chaos:
         shutil.rmtree(self.folder)
 
     def all_well(self):
-        try:
-            self.world.until(lambda: len(self.lane.serving) == NUM_REPLICAS)
-        except TimeoutError:
+        for _ in range(NUM_BOUNDS):
+            with contextlib.suppress(TimeoutError):
+                self.world.until(lambda: len(self.lane.serving) == NUM_REPLICAS)
+                break
+        else:
             healths = {name: (port.link.ready, port.health) for name, port in self.lane._fleet.ports.items()}
             pytest.fail(f"not all are back: {healths} at {time.monotonic_ns()}\n{self.told()}")
 

@@ -377,6 +377,7 @@ class Lane:
             if timer is not None:
                 timer.cancel()
         ports, self._fleet.ports = self._fleet.ports, {}
+        self._num_ready = 0  # a request whose body comes only now is refused
         flying = {flight.port for flight in self._flights}
         for port in {*ports.values(), *flying}:
             port.link.close()
