@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import datahall
 from benchmarks.serving.cases import Case
 from benchmarks.serving.machine import free_port
 from benchmarks.serving.servers import OURS, Running, running, target
@@ -19,13 +23,25 @@ LIMITS = "rate_per_s: 1000000, burst: 100000, concurrency: 4096"
 _RUN_SECONDS = 600
 
 
+@functools.cache
+def _place(build: Path) -> Path:
+    """Return the folder of this code's halls; those of other code are removed, for they may be of another form."""
+    sources = sorted(Path(datahall.__file__).parent.rglob("*.py"))
+    digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+    place = build / f"halls-{digest[:12]}"
+    for other in build.glob("halls-*"):
+        if other != place:
+            shutil.rmtree(other)
+    return place
+
+
 class Hall:
     """One hall with one application that has passed its gate, and a key for it."""
 
     def __init__(self, case: Case, build: Path, *, num_gateways: int = 1) -> None:
-        """Carry `case` through its lifecycle in a folder below `build`; what was done there before is reused."""
+        """Carry `case` through its lifecycle below `build`; what the same code has done there before is reused."""
         self.case = case
-        self._folder = build / "halls" / f"{case.name}-{num_gateways}"
+        self._folder = _place(build) / f"{case.name}-{num_gateways}"
         self._build = build
         hall = self._folder / "hall"
         hall.mkdir(mode=0o700, parents=True, exist_ok=True)
