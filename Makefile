@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-fast check format docs lock bench mutants torture clean preflight run-env test-env
+.PHONY: help demo test test-fast check format docs lock bench replay mutants torture clean preflight run-env test-env
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -51,6 +51,9 @@ bench: test-env ## measure what we claim about speed (on a quiet machine)
 	$(PY) benchmarks/ledger.py
 	$(PY) benchmarks/blobs.py
 	$(PY) benchmarks/postgres.py
+
+replay: test-env ## log 100,000 simulated decisions of all policies, take each again, and compare
+	$(PY) tools/replay.py
 
 mutants: test-env ## the long mutation study of gate, ledger and signing
 	$(PY) tools/mutate.py
