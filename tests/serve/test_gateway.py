@@ -13,7 +13,7 @@ from datahall.core.errors import UserError
 from datahall.security.signing import Ed25519Signer
 from datahall.serve.batch import BatchSettings
 from datahall.serve.config import GatewayLimits
-from datahall.serve.recording import keyed_digest
+from datahall.serve.recording import salted_digest
 from datahall.serve.segment_files import read_segment, segment_files
 
 ROW = {"petal length": 2.0, "petal width": 1.0}
@@ -117,9 +117,9 @@ def test_the_record_is_in_the_log_before_the_answer(flowers, kit):
     assert record.id == reply.json()["id"]
     assert (record.app, record.version, record.team, record.principal) == ("flowers", "1.0.0", "lab", "user-dh_owner")
     assert (record.replica, record.route_revision, record.num_rows) == ("flowers-1.0.0-0", 1, 1)
-    assert record.input_digest == keyed_digest(record.salt, body)
-    assert record.output_digest == keyed_digest(record.salt, reply.body)
-    assert record.output_digest != keyed_digest(b"another salt", reply.body)
+    assert record.input_digest == salted_digest(record.salt, body)
+    assert record.output_digest == salted_digest(record.salt, reply.body)
+    assert record.output_digest != salted_digest(b"another salt", reply.body)
 
 
 def test_refused_requests_leave_no_record(flowers):

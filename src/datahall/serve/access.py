@@ -5,7 +5,7 @@ from __future__ import annotations
 from datahall.core.errors import DeniedError, UnauthenticatedError
 from datahall.core.records import KeyGrant
 from datahall.security import access
-from datahall.serve.http import Request
+from datahall.serve.exchange import Request
 from datahall.serve.responses import HttpError, refusal
 from datahall.serve.routes import Permission
 from datahall.serve.table import Index

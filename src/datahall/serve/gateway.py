@@ -21,8 +21,9 @@ from datahall.core.ports import Clock
 from datahall.core.records import KeyGrant
 from datahall.serve.access import authenticate, authorize
 from datahall.serve.config import GatewayConfig
+from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
-from datahall.serve.http import Connection, Plan, Request, Slot
+from datahall.serve.http import Connection
 from datahall.serve.lane import Call, Lane
 from datahall.serve.link import Connect, Outcome
 from datahall.serve.protocols import v2
@@ -59,6 +60,7 @@ class Gateway:
             adopted=self._adopted,
         )
         self._connections: set[Connection] = set()
+        self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
         """Set when a connection ends: while draining, each ends with its last answer."""
         self._num_held_bytes = 0
@@ -130,16 +132,10 @@ class Gateway:
                     "send JSON tensors (tritonclient: binary_data=False)",
                 )
             )
-        if lane.full:
-            headers = (("Retry-After", str(lane.retry_after_s())),)
-            raise HttpError(
-                refusal(503, "too many requests are waiting", "try again after Retry-After", headers=headers)
-            )
-        try:
-            self._recorder.check_room()
-        except DatahallError as error:
-            raise HttpError(from_error(error)) from error
-        return Plan(self.limits.max_body_bytes, lambda whole, slot: self._ask(whole, slot, found, grant, lane))
+        if (refused := self._refused(lane)) is not None:
+            raise HttpError(refused)
+        answer, holds = self._asking(found, grant, lane)
+        return Plan(self.limits.max_body_bytes, answer, holds=holds)
 
     def hold(self, num_bytes: int) -> bool:
         """Account for held bodies; False where there would be too much of them."""
@@ -182,21 +178,52 @@ class Gateway:
             raise HttpError(refusal(404, what, f"it answers in: {', '.join(lane.route.protocols)}"))
         return grant, lane
 
-    def _ask(self, request: Request, slot: Slot, found: Match, grant: KeyGrant, lane: Lane) -> None:
-        ticket = Ticket(slot=slot, grant=grant, body=request.body, started_ns=self._clock.monotonic_ns())
+    def _refused(self, lane: Lane) -> Response | None:
+        """Return what a request is told that would be worked out in vain; None where there is room."""
+        if lane.full:
+            headers = (("Retry-After", str(lane.retry_after_s())),)
+            return refusal(503, "too many requests are waiting", "try again after Retry-After", headers=headers)
         try:
-            if found.route.action == "infer":
-                ticket.asked = lane.tensors.read(request.body)
-                rows = ticket.asked.rows
+            self._recorder.check_room()
+        except DatahallError as error:
+            return from_error(error)
+        return None
+
+    def _asking(
+        self, found: Match, grant: KeyGrant, lane: Lane
+    ) -> tuple[Callable[[bytes, Slot], None], Callable[[], bool]]:
+        """Return what answers a body, and whether a request with the same head would be decided on alike by now."""
+        follower, index = self._follower, self._follower.index
+        keys = index.keys if index is not None else None
+        is_tensors, expires_at_ns, now_ns = found.route.action == "infer", grant.expires_at_ns, self._clock.now_ns
+
+        def answer(body: bytes, slot: Slot) -> None:
+            refused = self._refused(lane)
+            if refused is None:
+                self._ask(body, slot, grant, lane, is_tensors)
             else:
-                rows = lane.rows.read(request.body)
-            deadline_ns = ticket.started_ns + int(self.limits.answer_seconds * 1e9)
-            lane.offer(Call(rows, deadline_ns, ticket))
+                slot.respond(refused)
+
+        def holds() -> bool:
+            same = follower.index is index and index is not None and index.keys is keys and not self.draining
+            return same and (expires_at_ns is None or now_ns() < expires_at_ns)
+
+        return answer, holds
+
+    def _ask(self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, is_tensors: bool) -> None:
+        started_ns = self._clock.monotonic_ns()
+        try:
+            asked = lane.tensors.read(body) if is_tensors else None
+            rows = lane.rows.read(body) if asked is None else asked.rows
+            ticket = Ticket(
+                slot=slot, grant=grant, salt=self._recorder.draw_salt(), body=body, started_ns=started_ns, asked=asked
+            )
+            lane.offer(Call(rows, started_ns + self._answer_ns, ticket))
         except DatahallError as error:
             slot.respond(from_error(error, retry_after_s=lane.retry_after_s()))
 
-    def _answered(self, lane: Lane, outcomes: list[tuple[Call, Outcome]], replica: str) -> None:
-        for slot, response in self._recorder.record(lane.route, lane.revision, outcomes, replica):
+    def _answered(self, lane: Lane, calls: list[Call], outcome: Outcome, replica: str) -> None:
+        for slot, response in self._recorder.record(lane.route, lane.revision, calls, outcome, replica):
             slot.respond(response)
 
     def _public(self, found: Match) -> Response:

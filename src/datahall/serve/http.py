@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol, cast
 from urllib.parse import unquote
 
 import httptools
 
 from datahall.serve.config import GatewayLimits
+from datahall.serve.exchange import Again, Plan, Request, Slot
 from datahall.serve.responses import HttpError, Response, refusal, render
 from datahall.serve.splice import Splice
 
@@ -23,75 +23,6 @@ SMALL_BODY_BYTES = 64 << 10
 """What is read of a refused request's body to keep its connection."""
 
 _SINGLE = frozenset((b"host", b"authorization", b"x-api-key", b"content-encoding", b"content-type", b"content-length"))
-
-
-class Request:
-    """One request as far as it has come."""
-
-    __slots__ = (
-        "body",
-        "close",
-        "content_length",
-        "headers",
-        "match",
-        "method",
-        "num_body_bytes",
-        "path",
-        "plan",
-        "target",
-    )
-
-    def __init__(self) -> None:
-        self.method = ""
-        self.target = b""
-        self.path = ""
-        self.headers: list[tuple[bytes, bytes]] = []
-        """Names in lower case."""
-        self.content_length: int | None = None
-        self.num_body_bytes = 0
-        self.body = bytearray()
-        self.close = False
-        self.plan: Plan | None = None
-        self.match: object = None
-
-    def header(self, name: bytes) -> bytes | None:
-        """Return the value of a header that can come once only."""
-        for known, value in self.headers:
-            if known == name:
-                return value
-        return None
-
-
-class Slot:
-    """The place of one answer in its connection's order."""
-
-    __slots__ = ("connection", "head_only", "response", "splice")
-
-    def __init__(self, connection: Connection, *, head_only: bool = False) -> None:
-        self.connection = connection
-        self.head_only = head_only
-        self.response: Response | None = None
-        self.splice: Splice | None = None
-
-    @property
-    def gone(self) -> bool:
-        """Whether the client has left."""
-        return self.connection.closed
-
-    def respond(self, response: Response) -> None:
-        """Give the answer; it leaves when all before it have left."""
-        if self.response is None:
-            self.response = response
-            self.connection.flush()
-
-
-class Plan:
-    """What to do with a request whose headers are there: hold its body and call `answer`, or pass it on to control."""
-
-    __slots__ = ("answer", "max_body_bytes")
-
-    def __init__(self, max_body_bytes: int, answer: Callable[[Request, Slot], None] | None) -> None:
-        self.max_body_bytes, self.answer = max_body_bytes, answer
 
 
 class Application(Protocol):
@@ -132,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._num_fed = 0
         self._slots: deque[Slot] = deque()
         self._splice: Splice | None = None
+        self._again: Again | None = None
         self._deaf = False
         """Whether what else arrives is thrown away."""
         self._closing_at: float | None = None
@@ -140,6 +72,8 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._stuffed = False
         self._stuffed_since = 0.0
+        self._first = b""
+        """What arrived last, if a request began with its first byte."""
         self.closed = False
 
     @property
@@ -193,6 +127,22 @@ class Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
         if self._request is None:
             self._since = self._heard_at
+            again = self._again
+            if (
+                again is not None
+                and len(data) == again.num_bytes
+                and len(self._slots) < self._limits.max_pipelined
+                and data.startswith(again.head)
+                and again.holds()
+            ):
+                slot = Slot(self)
+                self._slots.append(slot)
+                again.answer(data[again.num_head_bytes :], slot)
+                return
+            self._again = None
+            self._first = data
+        else:
+            self._first = b""
         for start in range(0, len(data), SLICE_BYTES):
             piece = data[start : start + SLICE_BYTES]
             self._feed(piece)
@@ -309,12 +259,32 @@ class Connection(asyncio.Protocol):
         self._slots.append(slot)
         if request.close:
             self._deaf = True
+        self._remember(request, request.plan)
         try:
-            request.plan.answer(request, slot)
+            request.plan.answer(bytes(request.body), slot)
         finally:
             self._release(request)
 
     # The rest is for the gateway, and for the above.
+
+    def pass_on(self, slot: Slot, response: Response) -> bool:
+        """Send an answer at once where it is the only one owed and the connection goes on; False where `flush` must."""
+        slots = self._slots
+        if (
+            len(slots) != 1
+            or slots[0] is not slot
+            or self._deaf
+            or response.close
+            or slot.head_only
+            or self._app.draining
+            or self._paused
+            or self._transport is None
+        ):
+            return False
+        slots.clear()
+        self._transport.write(render(response, now_s=self._app.now_s(), close=False))
+        self._since = self._loop.time()
+        return True
 
     def flush(self) -> None:
         """Send every answer whose turn it is."""
@@ -443,6 +413,22 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
             self._paused = False
             self._transport.resume_reading()
+
+    def _remember(self, request: Request, plan: Plan) -> None:
+        """Keep the head of a request that came whole, alone and in one piece, for those that begin with the same bytes.
+
+        What the parser made of these bytes between two requests it would make of them again, so nothing is looked at
+        twice but what may have changed since: that is for `holds` to say.
+        """
+        data, self._first = self._first, b""
+        length = request.content_length
+        if plan.holds is None or plan.answer is None or length is None or request.close or len(data) > SLICE_BYTES:
+            return
+        head = data[: data.find(b"\r\n\r\n") + 4]
+        whole = len(head) + length == len(data) and length == request.num_body_bytes
+        # With a lone line feed in it, it would be open where the parser saw its end.
+        if whole and head.count(b"\n") == head.count(b"\r\n") and request.header(b"expect") is None:
+            self._again = Again(head, len(data), plan.answer, plan.holds)
 
     def _count_head(self, num_bytes: int) -> None:
         self._num_head_bytes += num_bytes

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from datahall.core.errors import DatahallError, UnavailableError, UserError
 from datahall.core.ports import Clock
@@ -14,9 +14,6 @@ from datahall.serve.columns import RowReader
 from datahall.serve.link import Connect, Link, Outcome
 from datahall.serve.protocols.v2 import TensorReader
 from datahall.serve.rows import Rows, join
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MAX_ATTEMPTS = 2
 
@@ -39,8 +36,9 @@ class Call:
         self.attempts = 0
 
 
-Answered = Callable[["Lane", list[tuple[Call, Outcome]], str], None]
-"""Called with the lane, each call of one batch with its own outcome, and the replica's id."""
+Answered = Callable[["Lane", list[Call], Outcome, str], None]
+"""Called with the lane, calls, what came of them, and the replica's id: arrays with the calls' rows in their order, as
+many as the calls have together, or the error that all of them get."""
 
 
 class _Port:
@@ -141,7 +139,7 @@ class Lane:
         now = self._clock.monotonic_ns()
         taken = self._queue.take(now, len(idle))
         late = UnavailableError("no answer came in time", hint="try again after Retry-After")
-        self._finish([(item.key, late) for item in taken.expired], "")
+        self._finish([item.key for item in taken.expired], late, "")
         for batch, port in zip(taken.batches, idle, strict=False):
             calls = [item.key for item in batch if not item.key.context.gone]
             self.num_open -= len(batch) - len(calls)
@@ -167,7 +165,10 @@ class Lane:
 
     def _received(self, calls: list[Call], outcome: Outcome, replica: str) -> None:
         if not isinstance(outcome, DatahallError):
-            self._finish(_split(calls, outcome), replica)
+            num_rows = sum(call.num_rows for call in calls)
+            if any(len(array) != num_rows for array in outcome.values()):
+                outcome = DatahallError("the model answered with another number of rows than it was asked")
+            self._finish(calls, outcome, replica)
             return
         lost = isinstance(outcome, UnavailableError)
         # Answers have no effect but their record, which is written later, so asking again is safe. One bad call must
@@ -182,17 +183,17 @@ class Lane:
                 tuple(Item(call, max(call.num_rows, 0 if lost else rows), call.deadline_ns) for call in again)
             )
             calls = [call for call in calls if call not in again]
-        self._finish([(call, outcome) for call in calls], replica)
+        self._finish(calls, outcome, replica)
 
-    def _finish(self, outcomes: list[tuple[Call, Outcome]], replica: str) -> None:
-        if outcomes:
-            self.num_open -= len(outcomes)
-            self._answered(self, outcomes, replica)
+    def _finish(self, calls: list[Call], outcome: Outcome, replica: str) -> None:
+        if calls:
+            self.num_open -= len(calls)
+            self._answered(self, calls, outcome, replica)
         self._close_if_empty()
 
     def _fail_waiting(self) -> None:
         gone = UnavailableError("no replica of this application answers now", hint="try again in a moment")
-        self._finish([(item.key, gone) for item in self._queue.drain()], "")
+        self._finish([item.key for item in self._queue.drain()], gone, "")
 
     def _retire(self, port: _Port) -> None:
         """Close a link once it is idle; it is out of the table already, so nothing new is sent on it."""
@@ -213,18 +214,3 @@ class Lane:
 
 def _name(port: _Port) -> str:
     return port.replica.id
-
-
-def _split(calls: list[Call], arrays: Mapping[str, np.ndarray]) -> list[tuple[Call, Outcome]]:
-    """Give each call its own rows; a result with another number of rows is the model's fault."""
-    total = sum(call.num_rows for call in calls)
-    if any(len(array) != total for array in arrays.values()):
-        wrong = DatahallError("the model answered with another number of rows than it was asked")
-        return [(call, wrong) for call in calls]
-    parts: list[tuple[Call, Outcome]] = []
-    start = 0
-    for call in calls:
-        stop = start + call.num_rows
-        parts.append((call, {name: array[start:stop] for name, array in arrays.items()}))
-        start = stop
-    return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from datahall.core.errors import DatahallError, UnavailableError
 from datahall.core.ports import Clock
 from datahall.core.records import Answer, KeyGrant, Route
-from datahall.serve.answers import AnswerIdParts, make_answer_id
+from datahall.serve.answers import answer_ids
 from datahall.serve.config import GatewayConfig
-from datahall.serve.http import Slot
+from datahall.serve.exchange import Slot
 from datahall.serve.lane import Call
 from datahall.serve.link import Outcome
 from datahall.serve.protocols import plain, v2
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ID_HEADER = "Datahall-Answer-Id"
+_SALT_BYTES = 16
 
 
 class Ticket:
@@ -32,12 +33,13 @@ class Ticket:
 
     __slots__ = ("asked", "grant", "input_digest", "salt", "slot", "started_ns")
 
-    def __init__(self, *, slot: Slot, grant: KeyGrant, body: bytes | bytearray, started_ns: int) -> None:
-        self.slot, self.grant, self.started_ns = slot, grant, started_ns
-        self.salt = os.urandom(16)
-        self.input_digest = keyed_digest(self.salt, body)
+    def __init__(
+        self, *, slot: Slot, grant: KeyGrant, salt: bytes, body: bytes, started_ns: int, asked: v2.Asked | None
+    ) -> None:
+        self.slot, self.grant, self.salt, self.started_ns = slot, grant, salt, started_ns
+        self.input_digest = salted_digest(salt, body)
         """Taken at once, so that the body need not be held while it waits."""
-        self.asked: v2.Asked | None = None
+        self.asked = asked
         """Set for the Open Inference Protocol; None for plain JSON."""
 
     @property
@@ -47,12 +49,13 @@ class Ticket:
 
 
 class Origin(NamedTuple):
-    """Where one answer comes from."""
+    """Where the answers of one batch come from, and when."""
 
     route: Route
     revision: int
     replica: str
-    sequence: int
+    at_ns: int
+    monotonic_ns: int
 
 
 class Recorder:
@@ -61,6 +64,8 @@ class Recorder:
     def __init__(self, config: GatewayConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
+        self._make_id = answer_ids(config.gateway, config.answer_key)
+        self._salts, self._num_salt_bytes = b"", 0
         # Only differences matter to the log, so it is given a clock that nobody can set.
         self._log = AnswerLog(
             Path(config.answers),
@@ -79,20 +84,31 @@ class Recorder:
         """Raise StorageFullError where an answer could not be recorded: then it need not be worked out."""
         self._log.check_room()
 
+    def draw_salt(self) -> bytes:
+        """Return 128 random bits for one answer's digests; the kernel is asked for many at a time."""
+        if self._num_salt_bytes == 0:
+            self._salts, self._num_salt_bytes = os.urandom(4096), 4096
+        self._num_salt_bytes -= _SALT_BYTES
+        return self._salts[self._num_salt_bytes : self._num_salt_bytes + _SALT_BYTES]
+
     def record(
-        self, route: Route, revision: int, outcomes: list[tuple[Call, Outcome]], replica: str
+        self, route: Route, revision: int, calls: list[Call], outcome: Outcome, replica: str
     ) -> list[tuple[Slot, Response]]:
         """Return every call's response; the good ones' records are with the kernel by then, in one write."""
+        if isinstance(outcome, DatahallError):
+            failed = _failed(outcome)
+            return [(cast("Ticket", call.context).slot, failed) for call in calls]
+        origin = Origin(route, revision, replica, self._clock.now_ns(), self._clock.monotonic_ns())
         responses: list[tuple[Slot, Response]] = []
         records: list[Answer] = []
         answered: list[tuple[Slot, Response]] = []
-        for call, outcome in outcomes:
-            ticket = cast("Ticket", call.context)
+        first, start = self._log.next_sequence, 0
+        for call in calls:
+            ticket, stop = cast("Ticket", call.context), start + call.num_rows
+            arrays = {name: array[start:stop] for name, array in outcome.items()}
+            start = stop
             try:
-                if isinstance(outcome, DatahallError):
-                    raise outcome
-                origin = Origin(route, revision, replica, self._log.next_sequence + len(records))
-                record, response = self._answer(origin, call, outcome)
+                record, response = self._answer(origin, ticket, first + len(records), arrays, call.num_rows)
             except DatahallError as error:
                 responses.append((ticket.slot, _failed(error)))
                 continue
@@ -118,13 +134,11 @@ class Recorder:
         """Seal the log."""
         self._log.close(self._clock.monotonic_ns())
 
-    def _answer(self, origin: Origin, call: Call, arrays: Mapping[str, np.ndarray]) -> tuple[Answer, Response]:
-        ticket = cast("Ticket", call.context)
-        route, now_ns = origin.route, self._clock.now_ns()
-        parts = AnswerIdParts(
-            gateway=self._config.gateway, sequence=origin.sequence, route_revision=origin.revision, at_ns=now_ns
-        )
-        answer_id = make_answer_id(parts, self._config.answer_key)
+    def _answer(
+        self, origin: Origin, ticket: Ticket, sequence: int, arrays: Mapping[str, np.ndarray], num_rows: int
+    ) -> tuple[Answer, Response]:
+        route = origin.route
+        answer_id = self._make_id(sequence, origin.revision, origin.at_ns)
         if ticket.asked is not None:
             body = v2.encode_answer(route.app, route.number, route.manifest, arrays, ticket.asked)
         else:
@@ -132,8 +146,8 @@ class Recorder:
         record = Answer(
             id=answer_id,
             gateway=self._config.gateway,
-            sequence=origin.sequence,
-            at_ns=now_ns,
+            sequence=sequence,
+            at_ns=origin.at_ns,
             principal=ticket.grant.principal,
             team=route.team,
             app=route.app,
@@ -144,16 +158,19 @@ class Recorder:
             route_revision=origin.revision,
             salt=ticket.salt,
             input_digest=ticket.input_digest,
-            output_digest=keyed_digest(ticket.salt, body),
-            num_rows=call.num_rows,
-            latency_us=(self._clock.monotonic_ns() - ticket.started_ns) // 1000,
+            output_digest=salted_digest(ticket.salt, body),
+            num_rows=num_rows,
+            latency_us=(origin.monotonic_ns - ticket.started_ns) // 1000,
         )
         return record, Response(200, body, ((ID_HEADER, answer_id),))
 
 
-def keyed_digest(salt: bytes, body: bytes | bytearray) -> str:
-    """Return the HMAC-SHA256 of a body's exact bytes under a record's salt, in hexadecimal."""
-    return hmac.digest(salt, body, "sha256").hex()
+def salted_digest(salt: bytes, body: bytes) -> str:
+    """Return the SHA-256 of a record's salt followed by a body's exact bytes, in hexadecimal.
+
+    The salt has always 16 bytes, so the two cannot be cut apart in another way; without it no guess can be tested.
+    """
+    return hashlib.sha256(salt + body).hexdigest()
 
 
 def _failed(error: DatahallError) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 from email.utils import formatdate
+from typing import ClassVar
 
 import msgspec
 
@@ -51,28 +52,34 @@ def from_error(error: DatahallError, *, retry_after_s: int = 1) -> Response:
 
 def render(response: Response, *, now_s: float, close: bool, head_only: bool = False) -> bytes:
     """Return the bytes on the wire."""
-    lines = [
-        f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}",
-        f"Date: {_date(int(now_s))}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(response.body)}",
-        "Cache-Control: no-store",
-        "X-Content-Type-Options: nosniff",
-        *(f"{name}: {value}" for name, value in response.headers),
-    ]
+    headers = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
     if close or response.close:
-        lines.append("Connection: close")
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-    return head if head_only else head + response.body
+        headers += "Connection: close\r\n"
+    return b"%bContent-Length: %d\r\n%b\r\n%b" % (
+        _first_lines(response.status, int(now_s)),
+        len(response.body),
+        headers.encode("latin-1"),
+        b"" if head_only else response.body,
+    )
 
 
-class _DateCache:
+class _FirstLines:
+    """The lines that are alike in all responses of one second, by status."""
+
     second = -1
-    text = ""
+    by_status: ClassVar[dict[int, bytes]] = {}
 
 
-def _date(second: int) -> str:
-    """Return the HTTP date, written once a second."""
-    if second != _DateCache.second:
-        _DateCache.second, _DateCache.text = second, formatdate(second, usegmt=True)
-    return _DateCache.text
+def _first_lines(status: int, second: int) -> bytes:
+    """Return status line and common headers, written once a second."""
+    if second != _FirstLines.second:
+        _FirstLines.second = second
+        _FirstLines.by_status.clear()
+    lines = _FirstLines.by_status.get(status)
+    if lines is None:
+        lines = (
+            f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nDate: {formatdate(second, usegmt=True)}\r\n"
+            "Content-Type: application/json\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+        ).encode("latin-1")
+        _FirstLines.by_status[status] = lines
+    return lines

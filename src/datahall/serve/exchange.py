@@ -1,0 +1,102 @@
+"""What passes between a connection and the gateway: a request, the place of its answer, and what is to become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from datahall.serve.responses import Response
+
+if TYPE_CHECKING:
+    from datahall.serve.http import Connection
+    from datahall.serve.splice import Splice
+
+
+class Request:
+    """One request as far as it has come."""
+
+    __slots__ = (
+        "body",
+        "close",
+        "content_length",
+        "headers",
+        "match",
+        "method",
+        "num_body_bytes",
+        "path",
+        "plan",
+        "target",
+    )
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.target = b""
+        self.path = ""
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Names in lower case."""
+        self.content_length: int | None = None
+        self.num_body_bytes = 0
+        self.body = bytearray()
+        self.close = False
+        self.plan: Plan | None = None
+        self.match: object = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the value of a header that can come once only."""
+        for known, value in self.headers:
+            if known == name:
+                return value
+        return None
+
+
+class Slot:
+    """The place of one answer in its connection's order."""
+
+    __slots__ = ("connection", "head_only", "response", "splice")
+
+    def __init__(self, connection: Connection, *, head_only: bool = False) -> None:
+        self.connection = connection
+        self.head_only = head_only
+        self.response: Response | None = None
+        self.splice: Splice | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left."""
+        return self.connection.closed
+
+    def respond(self, response: Response) -> None:
+        """Give the answer; it leaves when all before it have left."""
+        if self.response is None:
+            self.response = response
+            if not self.connection.pass_on(self, response):
+                self.connection.flush()
+
+
+class Plan:
+    """What to do with a request whose headers are there: hold its body and call `answer`, or pass it on to control."""
+
+    __slots__ = ("answer", "holds", "max_body_bytes")
+
+    def __init__(
+        self,
+        max_body_bytes: int,
+        answer: Callable[[bytes, Slot], None] | None,
+        *,
+        holds: Callable[[], bool] | None = None,
+    ) -> None:
+        self.max_body_bytes, self.answer = max_body_bytes, answer
+        self.holds = holds
+        """Whether the same head would be decided on alike now; None where that cannot be said."""
+
+
+class Again:
+    """The last request of a connection, so that one with the very same head is not parsed again."""
+
+    __slots__ = ("answer", "head", "holds", "num_bytes", "num_head_bytes")
+
+    def __init__(
+        self, head: bytes, num_bytes: int, answer: Callable[[bytes, Slot], None], holds: Callable[[], bool]
+    ) -> None:
+        self.head, self.num_head_bytes, self.num_bytes = head, len(head), num_bytes
+        self.answer, self.holds = answer, holds
