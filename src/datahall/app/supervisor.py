@@ -158,6 +158,7 @@ def _children(paths: HallPaths, keys: KeyRing, listener: socket.socket, lifeline
         control_address=str(paths.control_socket()),
         routes=str(paths.routes),
         answers=str(paths.answers),
+        decisions=str(paths.decisions),
         runtime=str(paths.runtime()),
         answer_key=keys.answer_key,
         routes_key=keys.routes_key,

@@ -3,9 +3,9 @@
 W-TinyLFU (Einziger, Friedman, Manes 2017), counted in bytes: newcomers enter a window of one percent, and leave it for
 the main part, a segmented LRU, only where `policy.cache` finds them worth more than what would have to go.
 
-It holds none of a person's inputs: keys are digests under a random key of the process. Results it holds in memory only,
-within `max_bytes`, and none beyond the `cache_seconds` of its route (`tick`) or beyond its deployment (`keep_only`), so
-there is nothing to find or to erase in it that does not go by itself. Nothing is shared between teams. Threads: one.
+Of a person it holds none but what goes by itself: no inputs, for keys are their digests under a random key of the process,
+and results in memory only, within `max_bytes`, for the seconds of their route at most (`tick`), and never longer than
+their deployment (`keep_only`). Nothing is shared between teams. Threads: one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import heapq
 import os
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from collections.abc import Callable, Collection
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -24,13 +24,9 @@ from datahall.policy import cache as policy
 from datahall.serve.decisions import PolicyLog
 from datahall.serve.sketch import FrequencySketch
 
-if TYPE_CHECKING:
-    import numpy as np
-
-MAX_BYTES = 32 << 20
+MAX_CACHE_BYTES = 32 << 20
 ENTRY_BYTES: Final = 900
 """What an entry costs beside its value: key, places in three dictionaries and the queue of expiry."""
-ARRAY_BYTES: Final = 144
 WINDOW_SHARE, PROTECTED_SHARE = 0.01, 0.8
 """Of all bytes; and of the main part's, for what was asked for again while it was there."""
 _SAMPLES_PER_ENTRY: Final = 10
@@ -96,7 +92,7 @@ class ResponseCache(Generic[Value]):
 
     def __init__(
         self,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int = MAX_CACHE_BYTES,
         *,
         draw: Callable[[], float] = random.random,
         log: PolicyLog | None = None,
@@ -255,18 +251,3 @@ class Scope:
         digest = self._begun.copy()
         digest.update(body)
         return digest.digest()
-
-
-def own(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return copies that hold no batch of others' rows in memory."""
-    return {name: array.copy() for name, array in arrays.items()}
-
-
-def size_bytes(arrays: Mapping[str, np.ndarray]) -> int:
-    """Return what arrays of numbers, or of str, take in memory."""
-    num_bytes = 0
-    for array in arrays.values():
-        num_bytes += ARRAY_BYTES + array.nbytes
-        if array.dtype == object:
-            num_bytes += sum(each.__sizeof__() for each in array.flat)
-    return num_bytes

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from datahall.serve.batch import BatchSettings
+from datahall.serve.cache import MAX_CACHE_BYTES
+from datahall.serve.decisions import MAX_DECISION_BYTES
 
 
 class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +61,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The signed route table that control publishes."""
     answers: str
     """Folder of the answer log."""
+    decisions: str | None = None
+    """Folder of the files of decisions; None keeps none."""
     runtime: str
     """Folder in which `gateway-<id>.json` tells which revision of the routes is in use."""
     answer_key: bytes
@@ -68,5 +72,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Key id to raw Ed25519 public key: whose route tables are followed."""
     limits: GatewayLimits = GatewayLimits()
     batch: BatchSettings = BatchSettings()
+    cache_bytes: int = MAX_CACHE_BYTES
+    """What the response cache may take in memory."""
+    decision_bytes: int = MAX_DECISION_BYTES
+    """What this gateway's files of decisions may take together."""
     poll_seconds: float = 0.2
     sync_seconds: float = 0.1

@@ -27,7 +27,7 @@ import msgspec
 import datahall.policy
 from datahall.core.records import Decided
 
-MAX_BYTES = 64 << 20
+MAX_DECISION_BYTES = 64 << 20
 """Of both files together."""
 SAMPLE_EVERY = 100
 MAX_REFUSALS_PER_S = 20
@@ -41,6 +41,14 @@ Arguments = tuple[object, object, object, int, float]
 """State, view, event, now and draw, as a policy takes them."""
 Result = tuple[object, object, str]
 """New state, decision and reason, as it returns them."""
+
+
+class DecisionStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How many decisions were written and how many could not be, and why the newest were not."""
+
+    num_kept: int
+    num_dropped: int
+    problem: str
 
 
 class PolicyLog:
@@ -87,7 +95,7 @@ class DecisionFiles:
     """
 
     def __init__(
-        self, folder: Path, gateway: str, *, max_bytes: int = MAX_BYTES, sample_every: int = SAMPLE_EVERY
+        self, folder: Path, gateway: str, *, max_bytes: int = MAX_DECISION_BYTES, sample_every: int = SAMPLE_EVERY
     ) -> None:
         """Go on in the file that was written last; nothing is read and nothing opened until there is what to write."""
         self._paths = (folder / f"{gateway}.a", folder / f"{gateway}.b")
@@ -132,6 +140,10 @@ class DecisionFiles:
             return None
         bodies, self._waiting, self._num_waiting_bytes = self._waiting, [], 0
         return lambda: self._write(bodies)
+
+    def stats(self) -> DecisionStats:
+        """Return what became of the decisions so far."""
+        return DecisionStats(num_kept=self.num_kept, num_dropped=self.num_dropped, problem=self.problem)
 
     def close(self) -> None:
         """Write what waits and close the file."""

@@ -20,7 +20,10 @@ from datahall.core.errors import DatahallError
 from datahall.core.ports import Clock
 from datahall.core.records import KeyGrant
 from datahall.serve.access import authenticate, authorize
+from datahall.serve.cache import Scope
+from datahall.serve.cached import AnswerCache
 from datahall.serve.config import GatewayConfig
+from datahall.serve.decisions import DecisionFiles
 from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
 from datahall.serve.http import Connection
@@ -47,7 +50,10 @@ class Gateway:
         self.draining = False
         self.port = 0
         self._clock = clock
-        self._recorder = Recorder(config, clock)
+        self._decisions = _decision_files(config)
+        log = self._decisions.of("cache") if self._decisions is not None else None
+        self._cache = AnswerCache(config.cache_bytes, log=log)
+        self._recorder = Recorder(config, clock, self._cache)
         if self._recorder.num_torn_bytes:
             _LOG.warning("the answer log ended in %d bytes that are no record", self._recorder.num_torn_bytes)
         self._follower = Follower(
@@ -81,6 +87,7 @@ class Gateway:
         self._timers = [
             loop.create_task(_every(self.config.poll_seconds, self._follower.step)),
             loop.create_task(_every(self.config.sync_seconds, self._recorder.tick)),
+            loop.create_task(_every(self.config.sync_seconds, self._tick)),
             loop.create_task(_every(sweep, self._sweep)),
         ]
         self._acknowledge()
@@ -101,6 +108,8 @@ class Gateway:
             connection.abort()
         await asyncio.sleep(0)
         self._recorder.close()
+        if self._decisions is not None:
+            self._decisions.close()
         (Path(self.config.runtime) / f"gateway-{self.config.gateway}.json").unlink(missing_ok=True)
 
     async def _quiet(self) -> None:
@@ -134,7 +143,7 @@ class Gateway:
             )
         if (refused := self._refused(lane)) is not None:
             raise HttpError(refused)
-        answer, holds = self._asking(found, grant, lane)
+        answer, holds = self._asking(request, found, grant, lane)
         return Plan(self.limits.max_body_bytes, answer, holds=holds)
 
     def hold(self, num_bytes: int) -> bool:
@@ -190,17 +199,19 @@ class Gateway:
         return None
 
     def _asking(
-        self, found: Match, grant: KeyGrant, lane: Lane
+        self, request: Request, found: Match, grant: KeyGrant, lane: Lane
     ) -> tuple[Callable[[bytes, Slot], None], Callable[[], bool]]:
         """Return what answers a body, and whether a request with the same head would be decided on alike by now."""
         follower, index = self._follower, self._follower.index
         keys = index.keys if index is not None else None
         is_tensors, expires_at_ns, now_ns = found.route.action == "infer", grant.expires_at_ns, self._clock.now_ns
 
+        scope = self._cache.scope_of(request, grant, lane.route, found.route.action)
+
         def answer(body: bytes, slot: Slot) -> None:
             refused = self._refused(lane)
             if refused is None:
-                self._ask(body, slot, grant, lane, is_tensors)
+                self._ask(body, slot, grant, lane, is_tensors, scope)
             else:
                 slot.respond(refused)
 
@@ -210,13 +221,28 @@ class Gateway:
 
         return answer, holds
 
-    def _ask(self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, is_tensors: bool) -> None:
+    def _ask(self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, is_tensors: bool, scope: Scope | None) -> None:
         started_ns = self._clock.monotonic_ns()
+        key = None
+        if scope is not None:
+            key = scope.key(body)
+            kept = self._cache.get(key, seconds=lane.route.cache_seconds, now_ns=started_ns)
+            if kept is not None:
+                salt = self._recorder.draw_salt()
+                ticket = Ticket(slot=slot, grant=grant, salt=salt, body=body, started_ns=started_ns, asked=kept.asked)
+                slot.respond(self._recorder.repeat(lane.route, lane.revision, ticket, kept))
+                return
         try:
             asked = lane.tensors.read(body) if is_tensors else None
             rows = lane.rows.read(body) if asked is None else asked.rows
             ticket = Ticket(
-                slot=slot, grant=grant, salt=self._recorder.draw_salt(), body=body, started_ns=started_ns, asked=asked
+                slot=slot,
+                grant=grant,
+                salt=self._recorder.draw_salt(),
+                body=body,
+                started_ns=started_ns,
+                asked=asked,
+                cache_key=key,
             )
             lane.offer(Call(rows, started_ns + self._answer_ns, ticket))
         except DatahallError as error:
@@ -241,10 +267,21 @@ class Gateway:
             "revision": self._follower.revision,
             "draining": self.draining,
             "problem": self._follower.problem,
+            "cache": self._cache.stats(),
+            "decisions": self._decisions.stats() if self._decisions is not None else None,
         }
         return json_response(body, status=200 if ready else 503)
 
+    async def _tick(self) -> None:
+        """Forget what has expired, and hand decisions to the kernel without holding up answers."""
+        now_ns = self._clock.monotonic_ns()
+        self._cache.tick(now_ns)
+        if self._decisions is not None and (work := self._decisions.flush(now_ns)) is not None:
+            await asyncio.get_running_loop().run_in_executor(None, work)
+
     def _adopted(self) -> None:
+        if self._follower.index is not None:
+            self._cache.keep_only({route.deployment for route in self._follower.index.table.routes})
         if self.port:
             self._acknowledge()
 
@@ -273,6 +310,12 @@ def _describe(found: Match, lane: Lane) -> Response:
         return json_response(v2.describe_model(route.app, route.number, route.manifest))
     body = {"name": route.app, "version": route.number, "ready": lane.ready}
     return json_response(body, status=200 if lane.ready else 503)
+
+
+def _decision_files(config: GatewayConfig) -> DecisionFiles | None:
+    if config.decisions is None:
+        return None
+    return DecisionFiles(Path(config.decisions), config.gateway, max_bytes=config.decision_bytes)
 
 
 def _listening(descriptor: int) -> socket.socket:

@@ -13,6 +13,7 @@ from datahall.core.errors import DatahallError, UnavailableError
 from datahall.core.ports import Clock
 from datahall.core.records import Answer, KeyGrant, Route
 from datahall.serve.answers import answer_ids
+from datahall.serve.cached import AnswerCache, Kept
 from datahall.serve.config import GatewayConfig
 from datahall.serve.exchange import Slot
 from datahall.serve.lane import Call
@@ -25,22 +26,33 @@ if TYPE_CHECKING:
     import numpy as np
 
 ID_HEADER = "Datahall-Answer-Id"
+CACHE_HIT = ("Datahall-Cache", "hit")
 _SALT_BYTES = 16
 
 
 class Ticket:
     """What the gateway keeps of a request while its lane works on it."""
 
-    __slots__ = ("asked", "grant", "input_digest", "salt", "slot", "started_ns")
+    __slots__ = ("asked", "cache_key", "grant", "input_digest", "salt", "slot", "started_ns")
 
     def __init__(
-        self, *, slot: Slot, grant: KeyGrant, salt: bytes, body: bytes, started_ns: int, asked: v2.Asked | None
+        self,
+        *,
+        slot: Slot,
+        grant: KeyGrant,
+        salt: bytes,
+        body: bytes,
+        started_ns: int,
+        asked: v2.Asked | None,
+        cache_key: bytes | None = None,
     ) -> None:
         self.slot, self.grant, self.salt, self.started_ns = slot, grant, salt, started_ns
         self.input_digest = salted_digest(salt, body)
         """Taken at once, so that the body need not be held while it waits."""
         self.asked = asked
         """Set for the Open Inference Protocol; None for plain JSON."""
+        self.cache_key = cache_key
+        """Under which the result may be given again; None where it may not."""
 
     @property
     def gone(self) -> bool:
@@ -56,14 +68,16 @@ class Origin(NamedTuple):
     replica: str
     at_ns: int
     monotonic_ns: int
+    cached_from: str = ""
 
 
 class Recorder:
     """Gives answers their ids and writes the answer log."""
 
-    def __init__(self, config: GatewayConfig, clock: Clock) -> None:
+    def __init__(self, config: GatewayConfig, clock: Clock, cache: AnswerCache) -> None:
         self._config = config
         self._clock = clock
+        self._cache = cache
         self._make_id = answer_ids(config.gateway, config.answer_key)
         self._salts, self._num_salt_bytes = b"", 0
         # Only differences matter to the log, so it is given a clock that nobody can set.
@@ -102,6 +116,7 @@ class Recorder:
         responses: list[tuple[Slot, Response]] = []
         records: list[Answer] = []
         answered: list[tuple[Slot, Response]] = []
+        kept: list[tuple[bytes, Kept]] = []
         first, start = self._log.next_sequence, 0
         for call in calls:
             ticket, stop = cast("Ticket", call.context), start + call.num_rows
@@ -114,12 +129,26 @@ class Recorder:
                 continue
             records.append(record)
             answered.append((ticket.slot, response))
+            if ticket.cache_key is not None:
+                kept.append((ticket.cache_key, Kept(arrays, call.num_rows, ticket.asked, replica, record.id)))
         if records:
             try:
                 self._log.append(records)
             except UnavailableError as error:
-                answered = [(slot, from_error(error)) for slot, _ in answered]
+                return responses + [(slot, from_error(error)) for slot, _ in answered]
+        for key, one in kept:
+            self._cache.keep(key, one, route, origin.monotonic_ns)
         return responses + answered
+
+    def repeat(self, route: Route, revision: int, ticket: Ticket, kept: Kept) -> Response:
+        """Return a kept result as an answer of its own, with its own id and record; both tell whose result it is."""
+        origin = Origin(route, revision, kept.replica, self._clock.now_ns(), self._clock.monotonic_ns(), kept.answer_id)
+        try:
+            record, response = self._answer(origin, ticket, self._log.next_sequence, kept.arrays, kept.num_rows)
+            self._log.append([record])
+        except DatahallError as error:
+            return _failed(error)
+        return Response(response.status, response.body, (*response.headers, CACHE_HIT))
 
     async def tick(self) -> None:
         """Make what was answered durable, without holding up answers, and rotate; called every 100 ms."""
@@ -161,6 +190,7 @@ class Recorder:
             output_digest=salted_digest(ticket.salt, body),
             num_rows=num_rows,
             latency_us=(origin.monotonic_ns - ticket.started_ns) // 1000,
+            cached_from=origin.cached_from,
         )
         return record, Response(200, body, ((ID_HEADER, answer_id),))
 
