@@ -23,7 +23,8 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     get 507: an answer without a record is never given."""
     max_head_bytes: int = 32 << 10
     max_num_headers: int = 100
-    max_connections: int = 1024
+    max_connections: int = 16_384
+    """A connection that does nothing costs some 4 KiB; one more is answered 503 and closed."""
     max_pipelined: int = 64
     """Requests of one connection without an answer; reading pauses at more."""
     head_seconds: float = 10.0

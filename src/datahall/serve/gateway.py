@@ -30,7 +30,7 @@ from datahall.serve.http import Connection
 from datahall.serve.lane import Call, Lane
 from datahall.serve.link import Connect, Outcome
 from datahall.serve.protocols import v2
-from datahall.serve.recording import Recorder, Ticket
+from datahall.serve.recording import Recorder, Ticket, salted_digest
 from datahall.serve.responses import HttpError, Response, from_error, json_response, refusal
 from datahall.serve.routes import Match, match
 from datahall.serve.table import FileRouteSource, RouteSource
@@ -229,21 +229,14 @@ class Gateway:
             kept = self._cache.get(key, seconds=lane.route.cache_seconds, now_ns=started_ns)
             if kept is not None:
                 salt = self._recorder.draw_salt()
-                ticket = Ticket(slot=slot, grant=grant, salt=salt, body=body, started_ns=started_ns, asked=kept.asked)
+                ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, kept.asked)
                 slot.respond(self._recorder.repeat(lane.route, lane.revision, ticket, kept))
                 return
         try:
             asked = lane.tensors.read(body) if is_tensors else None
             rows = lane.rows.read(body) if asked is None else asked.rows
-            ticket = Ticket(
-                slot=slot,
-                grant=grant,
-                salt=self._recorder.draw_salt(),
-                body=body,
-                started_ns=started_ns,
-                asked=asked,
-                cache_key=key,
-            )
+            salt = self._recorder.draw_salt()
+            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked, key)
             lane.offer(Call(rows, started_ns + self._answer_ns, ticket))
         except DatahallError as error:
             slot.respond(from_error(error, retry_after_s=lane.retry_after_s()))

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+import msgspec
+
 from datahall.core.errors import DatahallError, UnavailableError
 from datahall.core.ports import Clock
 from datahall.core.records import Answer, KeyGrant, Route
@@ -27,32 +29,23 @@ if TYPE_CHECKING:
 
 ID_HEADER = "Datahall-Answer-Id"
 CACHE_HIT = ("Datahall-Cache", "hit")
+_ID_HEADER = ID_HEADER.encode()
 _SALT_BYTES = 16
 
 
-class Ticket:
+class Ticket(msgspec.Struct, gc=False):
     """What the gateway keeps of a request while its lane works on it."""
 
-    __slots__ = ("asked", "cache_key", "grant", "input_digest", "salt", "slot", "started_ns")
-
-    def __init__(
-        self,
-        *,
-        slot: Slot,
-        grant: KeyGrant,
-        salt: bytes,
-        body: bytes,
-        started_ns: int,
-        asked: v2.Asked | None,
-        cache_key: bytes | None = None,
-    ) -> None:
-        self.slot, self.grant, self.salt, self.started_ns = slot, grant, salt, started_ns
-        self.input_digest = salted_digest(salt, body)
-        """Taken at once, so that the body need not be held while it waits."""
-        self.asked = asked
-        """Set for the Open Inference Protocol; None for plain JSON."""
-        self.cache_key = cache_key
-        """Under which the result may be given again; None where it may not."""
+    slot: Slot
+    grant: KeyGrant
+    salt: bytes
+    input_digest: str
+    """Taken at once, so that the body need not be held while it waits."""
+    started_ns: int
+    asked: v2.Asked | None
+    """Set for the Open Inference Protocol; None for plain JSON."""
+    cache_key: bytes | None = None
+    """Under which the result may be given again; None where it may not."""
 
     @property
     def gone(self) -> bool:
@@ -142,13 +135,14 @@ class Recorder:
 
     def repeat(self, route: Route, revision: int, ticket: Ticket, kept: Kept) -> Response:
         """Return a kept result as an answer of its own, with its own id and record; both tell whose result it is."""
-        origin = Origin(route, revision, kept.replica, self._clock.now_ns(), self._clock.monotonic_ns(), kept.answer_id)
+        now_ns, monotonic_ns = self._clock.now_ns(), self._clock.monotonic_ns()
+        origin = Origin(route, revision, kept.replica, now_ns, monotonic_ns, kept.answer_id)
         try:
             record, response = self._answer(origin, ticket, self._log.next_sequence, kept.arrays, kept.num_rows)
             self._log.append([record])
         except DatahallError as error:
             return _failed(error)
-        return Response(response.status, response.body, (*response.headers, CACHE_HIT))
+        return msgspec.structs.replace(response, headers=(CACHE_HIT,))
 
     async def tick(self) -> None:
         """Make what was answered durable, without holding up answers, and rotate; called every 100 ms."""
@@ -192,7 +186,7 @@ class Recorder:
             latency_us=(origin.monotonic_ns - ticket.started_ns) // 1000,
             cached_from=origin.cached_from,
         )
-        return record, Response(200, body, ((ID_HEADER, answer_id),))
+        return record, Response(200, body, lines=b"%b: %b\r\n" % (_ID_HEADER, answer_id.encode()))
 
 
 def salted_digest(salt: bytes, body: bytes) -> str:

@@ -21,6 +21,8 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
+    lines: bytes = b""
+    """Further headers, as they go on the wire."""
 
 
 class HttpError(Exception):
@@ -52,15 +54,14 @@ def from_error(error: DatahallError, *, retry_after_s: int = 1) -> Response:
 
 def render(response: Response, *, now_s: float, close: bool, head_only: bool = False) -> bytes:
     """Return the bytes on the wire."""
-    headers = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
+    lines = response.lines
+    if response.headers:
+        lines += "".join([f"{name}: {value}\r\n" for name, value in response.headers]).encode("latin-1")
     if close or response.close:
-        headers += "Connection: close\r\n"
-    return b"%bContent-Length: %d\r\n%b\r\n%b" % (
-        _first_lines(response.status, int(now_s)),
-        len(response.body),
-        headers.encode("latin-1"),
-        b"" if head_only else response.body,
-    )
+        lines += b"Connection: close\r\n"
+    body = response.body
+    first = _first_lines(response.status, int(now_s))
+    return b"%bContent-Length: %d\r\n%b\r\n%b" % (first, len(body), lines, b"" if head_only else body)
 
 
 class _FirstLines:

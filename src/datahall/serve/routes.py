@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -58,6 +59,7 @@ OWNED = ("/v2/", "/predict/")
 _PARTS = tuple((route, route.path.split("/")) for route in HOT_ROUTES)
 
 
+@lru_cache(maxsize=1024)
 def match(method: str, path: str) -> Match | None:
     """Return the hot route of a request, None where it goes on to control.
 

@@ -7,11 +7,14 @@ from typing import ClassVar, TypeVar
 import msgspec
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A frozen row of the catalogue, named by `id`.
 
     `KIND` names its table, `INDEX` the fields by which it can be found. A record is never changed:
     an act replaces it by another with the same id.
+
+    Fields at their default are not written: a field that a later version adds with a default leaves the digests of
+    all records before it as they were.
     """
 
     KIND: ClassVar[str]

@@ -59,7 +59,7 @@ Priority = Literal["high", "normal", "low"]
 """Who waits, and who is refused, first: low before normal before high."""
 
 
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
+class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one team, or one application, may ask of all gateways together; None is no limit."""
 
     rate_per_s: float | None = None
@@ -69,7 +69,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     """How many requests may be worked on at a time."""
 
 
-class TeamRule(msgspec.Struct, frozen=True, kw_only=True):
+class TeamRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a team's requests are treated."""
 
     quota: Quota = Quota()
@@ -77,7 +77,7 @@ class TeamRule(msgspec.Struct, frozen=True, kw_only=True):
     """Its share of what there is while teams compete."""
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
+class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The way to one application's answers."""
 
     app: str
@@ -100,7 +100,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return self.version.rpartition("@")[2]
 
 
-class KeyGrant(msgspec.Struct, frozen=True, kw_only=True):
+class KeyGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the gateway knows of an API key: the SHA-256 of its text, never the text."""
 
     key_id: str
