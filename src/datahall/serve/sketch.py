@@ -6,7 +6,10 @@ conservative update of C. Estan, G. Varghese (2002) and the halving of TinyLFU (
 
 from __future__ import annotations
 
+import struct
+
 MAX_COUNT = 15
+_places = struct.Struct(">4I").unpack
 _HALVED = bytes(value // 2 for value in range(256))
 
 
@@ -20,7 +23,7 @@ class FrequencySketch:
         """Be precise for about `num_keys` different keys; takes 4 bytes for each, rounded up to a power of two."""
         width = 1 << max(6, (num_keys - 1).bit_length())
         self._mask = width - 1
-        self._rows = [bytearray(width) for _ in range(4)]
+        self._rows = tuple(bytearray(width) for _ in range(4))
         self.num_bytes = 4 * width
         self.num_added = 0
         """Since the last halving, half of those before it included."""
@@ -28,9 +31,13 @@ class FrequencySketch:
     def add(self, key: bytes) -> None:
         """Count one more request for `key`."""
         first, second, third, fourth = self._rows
-        bits, mask = int.from_bytes(key, "big"), self._mask
-        a, b, c, d = bits & mask, bits >> 32 & mask, bits >> 64 & mask, bits >> 96 & mask
-        count = min(first[a], second[b], third[c], fourth[d])
+        mask = self._mask
+        a, b, c, d = _places(key)
+        a, b, c, d = a & mask, b & mask, c & mask, d & mask
+        count = first[a]  # spelled out: this is done for every request
+        count = min(count, second[b])
+        count = min(count, third[c])
+        count = min(count, fourth[d])
         if count < MAX_COUNT:
             self.num_added += 1
             if first[a] == count:
@@ -44,11 +51,10 @@ class FrequencySketch:
 
     def estimate(self, key: bytes) -> int:
         """Return how often `key` was added, 0 to 15: the true number or more, halved as often as the sketch was."""
-        bits, mask = int.from_bytes(key, "big"), self._mask
-        first, second, third, fourth = self._rows
-        return min(first[bits & mask], second[bits >> 32 & mask], third[bits >> 64 & mask], fourth[bits >> 96 & mask])
+        mask = self._mask
+        return min(row[place & mask] for row, place in zip(self._rows, _places(key), strict=True))
 
     def halve(self) -> None:
         """Forget half: what was popular once must earn it again."""
-        self._rows = [row.translate(_HALVED) for row in self._rows]
+        self._rows = tuple(row.translate(_HALVED) for row in self._rows)
         self.num_added //= 2
