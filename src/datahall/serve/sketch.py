@@ -7,9 +7,10 @@ conservative update of C. Estan, G. Varghese (2002) and the halving of TinyLFU (
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 MAX_COUNT = 15
-_places = struct.Struct(">4I").unpack
+_places: Callable[[bytes], tuple[int, int, int, int]] = struct.Struct(">4I").unpack
 _HALVED = bytes(value // 2 for value in range(256))
 
 
@@ -52,7 +53,9 @@ class FrequencySketch:
     def estimate(self, key: bytes) -> int:
         """Return how often `key` was added, 0 to 15: the true number or more, halved as often as the sketch was."""
         mask = self._mask
-        return min(row[place & mask] for row, place in zip(self._rows, _places(key), strict=True))
+        first, second, third, fourth = self._rows
+        a, b, c, d = _places(key)
+        return min(first[a & mask], second[b & mask], third[c & mask], fourth[d & mask])
 
     def halve(self) -> None:
         """Forget half: what was popular once must earn it again."""
