@@ -46,6 +46,8 @@ docs: run-env ## write docs/reference anew from the code
 
 bench: test-env ## measure what we claim about speed (on a quiet machine)
 	$(PY) benchmarks/startup.py
+	$(PY) benchmarks/batch_cap.py
+	$(PY) benchmarks/process_start.py
 	$(PY) benchmarks/answer_log.py
 	$(PY) benchmarks/cache.py
 	$(PY) benchmarks/acts.py

@@ -51,6 +51,43 @@ def test_help_imports_nothing_heavy():
     assert modules & HEAVY == set()
 
 
+ALLOWED = {
+    # A gateway: its keys, and numpy for whole batches.
+    "gateway": {"cryptography", "numpy"},
+    # A replica before it opens its bundle, whose engine is all that may come then.
+    "replica": {"numpy", "uvloop"},
+    # Control: its API and its database; what reads tables and fits models runs in jobs.
+    "control": {
+        "cryptography",
+        "fastapi",
+        "numpy",
+        "pydantic",
+        "ruamel",
+        "sqlalchemy",
+        "uvicorn",
+        "uvloop",
+        "zstandard",
+    },
+    "supervisor": {"cryptography"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED))
+def test_a_process_of_a_hall_imports_what_it_needs_and_no_more(name):
+    serve = "; import datahall.serve.replica, datahall.engines.open" if name == "replica" else ""
+    modules, _, status = imported(f"import datahall.app.mains.{name}{serve}")
+    assert (status, modules & HEAVY) == (0, ALLOWED[name])
+
+
+@pytest.mark.parametrize(("engine", "loads"), [("onnx", {"numpy", "onnxruntime"}), ("sklearn", {"numpy"})])
+def test_an_engine_imports_only_its_own_library(engine, loads):
+    modules, _, status = imported(
+        f"from datahall.engines import ENGINES; ENGINES.load('{engine}');"
+        "from datahall.engines.quiet import import_onnxruntime;" + ("import_onnxruntime()" if engine == "onnx" else "")
+    )
+    assert (status, modules & HEAVY) == (0, loads)
+
+
 def test_a_heavy_import_would_be_seen():
     modules, _, _ = imported("import numpy")
     assert modules & HEAVY == {"numpy"}

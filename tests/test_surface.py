@@ -75,6 +75,12 @@ evaluate.node_class
 serve
 serve.replicas
 serve.protocols
+serve.limits
+serve.limits.rate_per_s
+serve.limits.burst
+serve.limits.concurrency
+serve.cache
+serve.cache.seconds
 serve.rollout
 serve.rollout.strategy
 serve.rollout.drain_seconds
@@ -109,8 +115,9 @@ POST /api/v1/runs admin
 
 
 SETTINGS = (
-    "database database_password_env blobs cache_bytes witness objects.endpoint objects.region objects.access_key_id "
-    "objects.secret_access_key_env objects.secret_access_key"
+    "database database_password_env blobs cache_bytes witness gateways auth_stale_hours objects.endpoint objects.region "
+    "objects.access_key_id objects.secret_access_key_env objects.secret_access_key teams.<name>.rate_per_s "
+    "teams.<name>.burst teams.<name>.concurrency teams.<name>.weight"
 )
 
 

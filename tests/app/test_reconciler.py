@@ -9,8 +9,19 @@ from datahall.app.reconciler import Reconciler
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.backends.db.telemetry import Telemetry
 from datahall.core.errors import UnavailableError
-from datahall.core.jobs import Message, Progress
-from datahall.core.records import Act, Bundle, BundleManifest, Change, Column, Deployment, Replica, RouteTable
+from datahall.core.jobs import Failure, Message, Progress
+from datahall.core.records import (
+    Act,
+    Bundle,
+    BundleManifest,
+    Change,
+    Column,
+    Deployment,
+    Quota,
+    Replica,
+    RouteTable,
+    TeamRule,
+)
 from datahall.deploy.table import TABLE_ID
 from datahall.security.access import issue_key
 from datahall.testing.clock import AutoClock
@@ -39,7 +50,10 @@ class Process:
         self.status = None
 
     def messages(self):
-        yield Message(progress=Progress(done=1, total=1))
+        if self.status is None:
+            yield Message(progress=Progress(done=1, total=1))
+        else:
+            yield Message(failure=Failure(error="UnavailableError", what="'rep' ran out of memory"))
 
     def poll(self):
         return self.status
@@ -97,6 +111,7 @@ class World:
         self.catalogue = Full(folder / "hall.db", self.clock)
         self.replicas = Replicas()
         self.published = []
+        self.confirmed, self.teams = [], {}
         deployment = Deployment(
             id="dep_1",
             app="flowers",
@@ -109,6 +124,8 @@ class World:
             protocols=("predict",),
             drain_seconds=1.0,
             opened_at_ns=1,
+            quota=Quota(rate_per_s=7.0),
+            cache_seconds=3.0,
         )
         changes = (Change(new=BUNDLE), Change(new=deployment))
         self.catalogue.act(Act(kind="deployment.opened", actor="test", app="flowers", body={}, changes=changes))
@@ -123,6 +140,9 @@ class World:
             decisions=DecisionLog(Telemetry(folder / "telemetry.db")),
             integrate=lambda: None,
             manifests=lambda bundle, _team: bundle.manifest,
+            confirm=lambda revision, now_ns: self.confirmed.append((revision, now_ns)),
+            teams=lambda: self.teams,
+            num_gateways=2,
         )
 
     @property
@@ -157,6 +177,50 @@ def test_a_live_deployment_gets_its_replica_and_its_route(world):
     (route,) = world.catalogue.get(RouteTable, TABLE_ID).routes
     assert (route.app, len(route.replicas)) == ("flowers", 1)
     assert world.published[-1].outline().routes == (route,)
+    assert (route.quota, route.cache_seconds) == (Quota(rate_per_s=7.0), 3.0)
+    assert world.published[-1].num_gateways == 2
+
+
+def test_a_rule_that_changes_is_published_with_the_routes_of_before(world):
+    world.settle()
+    before = world.published[-1]
+    world.teams = {"red": TeamRule(weight=2.0)}
+    world.settle()
+    after = world.published[-1]
+    assert (after.teams, after.routes, after.revision) == (world.teams, before.routes, before.revision + 1)
+    world.settle()
+    assert world.published[-1] is after, "once"
+
+
+def test_keys_are_confirmed_once_a_minute_and_only_while_the_catalogue_can_be_read(world):
+    world.settle()
+    world.confirmed.clear()
+    world.clock.advance(61.0)
+    assert [world.reconciler.tick() for _ in range(3)] == [False] * 3
+    assert world.confirmed == [(world.published[-1].revision, world.clock.now_ns())]
+    world.clock.advance(61.0)
+    find, world.catalogue.find = world.catalogue.find, None
+    with pytest.raises(TypeError):
+        world.reconciler.tick()
+    assert len(world.confirmed) == 1, "what cannot be read is not confirmed"
+    world.catalogue.find = find
+    world.reconciler.tick()
+    assert len(world.confirmed) == 2
+
+
+def test_a_table_that_is_not_published_yet_is_not_confirmed(world):
+    world.settle()
+    world.confirmed.clear()
+    world.clock.advance(61.0)
+    world.teams = {"red": TeamRule(weight=2.0)}
+    publish = world.reconciler._publish
+    world.reconciler._publish = lambda _table: (_ for _ in ()).throw(UnavailableError("no room"))
+    with pytest.raises(UnavailableError):
+        world.reconciler.tick()
+    assert world.confirmed == []
+    world.reconciler._publish = publish
+    world.settle()
+    assert world.confirmed[0][0] == world.published[-1].revision
 
 
 def test_a_full_disk_leaves_no_replica_that_nobody_counts(world):
@@ -181,6 +245,19 @@ def test_a_death_on_a_full_disk_is_mended_once_there_is_room(world):
     world.catalogue.full = False
     world.settle()
     assert (sorted(world.states()), len(world.running)) == (["gone", "ready"], 1)
+
+
+def test_why_a_replica_died_is_told_until_another_answers_which_waits_a_moment(world):
+    world.settle()
+    world.running[0].status = -9
+    world.reconciler.tick()
+    assert world.reconciler.problems() == ("dep_1: 'rep' ran out of memory",)
+    world.clock.advance(0.4)
+    world.reconciler.tick()
+    assert world.running == [], "a replica that dies at once must not keep the machine busy with its starts"
+    world.clock.advance(0.2)
+    world.settle()
+    assert (len(world.running), world.reconciler.problems()) == (1, ())
 
 
 def test_a_readiness_that_could_not_be_written_is_written_later(world):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from datahall.app.settings import (
     MAX_BYTES,
     Settings,
+    Team,
     database_password,
     describe,
     object_secret,
@@ -24,6 +25,7 @@ from datahall.backends.witness.file import FileWitness, default_folder
 from datahall.core.clock import SystemClock
 from datahall.core.errors import IntegrityError, UserError
 from datahall.core.hall import HallPaths
+from datahall.core.records import Quota, TeamRule
 from datahall.ledger import tree
 from datahall.ledger.checkpoint import sign_checkpoint
 from datahall.security.keys import KeyRing
@@ -58,16 +60,21 @@ def test_a_hall_without_the_file_has_the_defaults(paths):
 def test_everything_that_can_be_said_is_read(paths):
     text = (
         'database = "postgresql://hall@db/hall"\ndatabase_password_env = "DB_PASSWORD"\nblobs = "s3://bucket/prefix"\n'
-        'cache_bytes = 5\nwitness = ["file:/mnt/w", "https://example.org/w"]\n'
+        'cache_bytes = 5\nwitness = ["file:/mnt/w", "https://example.org/w"]\ngateways = 3\nauth_stale_hours = 1.5\n'
         '[objects]\nendpoint = "http://127.0.0.1:1"\nregion = "r"\naccess_key_id = "me"\nsecret_access_key_env = "S3"\n'
+        "[teams.red]\nrate_per_s = 100\nburst = 20\nconcurrency = 4\nweight = 2.5\n[teams.blue]\n"
     )
     settings = read_settings(write(paths, text, 0o644))
     plain = tomllib.loads(text)
     assert settings.witness == tuple(plain.pop("witness"))
+    teams = plain.pop("teams")
+    assert settings.teams == {"red": Team(**teams["red"]), "blue": Team()}
+    assert settings.teams["red"].rule == TeamRule(quota=Quota(rate_per_s=100.0, burst=20, concurrency=4), weight=2.5)
     objects = plain.pop("objects")
     assert {name: getattr(settings.objects, name) for name in objects} == objects
     assert {name: getattr(settings, name) for name in plain} == plain
     said = {*plain, "witness", *(f"objects.{name}" for name in objects)}
+    said |= {f"teams.<name>.{name}" for name in teams["red"]}
     assert {setting.key for setting in describe()} - said == {"objects.secret_access_key"}
 
 
@@ -86,6 +93,21 @@ def test_everything_that_can_be_said_is_read(paths):
         ("blobs = 's3://[x'", "blobs: this is not a URL"),
         ("witness = ['https://[x']", "witness: this is not a URL"),
         ("[objects]\n\nx y", "not TOML.*line 3"),
+        ("gateways = 0", "gateways: expected `int` >= 1"),
+        ("gateways = 65", "gateways: expected `int` <= 64"),
+        ("gateways = 1.5", "gateways: expected `int`"),
+        ("auth_stale_hours = 0", "auth_stale_hours: expected `float` > 0"),
+        ("auth_stale_hours = nan", "auth_stale_hours: "),
+        ("teams = 3", "teams: expected `object`"),
+        ("[teams]\nred = 3", r"teams\.red: expected `object`"),
+        ("[teams.red]\nrate_per_s = 0", r"teams\.red\.rate_per_s: expected `float` > 0"),
+        ("[teams.red]\nrate_per_s = inf", r"teams\.red"),
+        ("[teams.red]\nweight = nan", r"teams\.red"),
+        ("[teams.red]\nweight = -1", r"teams\.red\.weight: expected `float` > 0"),
+        ("[teams.red]\nconcurrency = 'x'", r"teams\.red\.concurrency: expected"),
+        ("[teams.red]\nburst = 3", r"teams\.red\.burst: there is no rate"),
+        ("[teams.'a b']\nweight = 2", r"teams\.a b: a team needs a name"),
+        ("[teams.red]\nrat_per_s = 1", r"teams\.red\.rat_per_s: there is no such setting"),
         ("\0", "not TOML"),
     ],
 )
@@ -95,6 +117,11 @@ def test_what_is_wrong_is_named_by_file_and_key(paths, text, match):
 
 def test_a_misspelt_key_gets_the_right_one_as_a_hint(paths):
     assert "'objects.region'" in refused(write(paths, "[objects]\nregio = 'x'"), "regio").hint
+
+
+def test_a_misspelt_key_of_a_team_gets_the_right_one_of_that_team(paths):
+    said = refused(write(paths, "[teams.red]\nrat_per_s = 1"), "rat_per_s")
+    assert said.hint == "did you mean 'teams.red.rate_per_s'?"
 
 
 def test_what_is_no_settings_file_is_refused(paths):

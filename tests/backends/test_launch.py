@@ -175,6 +175,8 @@ def test_a_death_without_a_result_is_told_in_words(
     assert says in died.what
     assert died.where == str(hall / "logs" / "test.log")
     assert "last words" in died.hint
+    told = (hall / "logs" / "test.log").read_text().splitlines()[-1]
+    assert told == (died.what if action != ("exit", 0) else "last words")
 
 
 def test_a_failure_shows_no_secret_and_only_its_own_part_of_the_log(launcher: LocalLauncher):

@@ -10,7 +10,7 @@ from datahall.app.cli.verbs.provenance import show_provenance
 from datahall.app.control import Control
 from datahall.core.errors import NotFoundError
 from datahall.core.records import Act, Bundle, Change, KeyGrant, Replica, RouteTable, Version
-from datahall.deploy.table import next_table, routes_body
+from datahall.deploy.table import Rules, next_table, routes_body
 from datahall.ledger.proofs import lies_in_tree
 from datahall.policy.rollout import Routed
 from datahall.registry.routed import IdFacts, trace_id
@@ -40,7 +40,9 @@ def publish(house, deployment, keys=None):
     line = Routed(app=deployment.app, deployment=deployment.id, replicas=(replica.id,))
     bundles = {bundle.id: bundle for bundle in house.catalogue.find(Bundle)}
     old = before[0] if before else None
-    table = next_table(old, [line], {deployment.id: deployment}, bundles, {replica.id: replica}, keys or {}, 5)
+    table = next_table(
+        old, [line], {deployment.id: deployment}, bundles, {replica.id: replica}, Rules(keys=keys or {}), 5
+    )
     body = {"revision": table.revision, "routes": routes_body(table)}
     house.catalogue.act(Act(kind="routes.published", actor="control", body=body, changes=(Change(old=old, new=table),)))
     house.sequencer.flush()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from datahall.core.canonical import digest_of
 from datahall.core.errors import IntegrityError, RefusedError
 from datahall.core.records import (
     ApiKey,
@@ -23,6 +22,7 @@ from datahall.core.records import (
     Version,
 )
 from datahall.evaluate.statement import evidence_id, sign_measurement
+from datahall.ledger.bodies import record_digest
 from datahall.ledger.checkpoint import sign_checkpoint
 from datahall.security.signing import Ed25519Signer
 
@@ -97,8 +97,8 @@ def test_an_entry_changed_with_its_row_is_no_way(live, kind):
     for entry in house.catalogue.touching(kind.KIND, old.id):
         house.sql(
             "UPDATE entries SET body = CAST(replace(CAST(body AS TEXT), ?, ?) AS BLOB) WHERE seq = ?",
-            digest_of(old),
-            digest_of(new),
+            record_digest(old),
+            record_digest(new),
             entry.seq,
         )
     house.rewrite(new)

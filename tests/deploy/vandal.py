@@ -9,8 +9,9 @@ from typing import Any
 
 from datahall.backends.db.acts import voucher
 from datahall.backends.db.sqlite import SqliteCatalogue
-from datahall.core.canonical import canonical_json, digest_of
+from datahall.core.canonical import canonical_json
 from datahall.core.records import Record
+from datahall.ledger.bodies import record_body, record_digest
 from datahall.testing.clock import AutoClock
 
 
@@ -28,12 +29,12 @@ class Vandal:
 
     def rewrite(self, record: Record) -> None:
         """Put a record's row in place of the one of the same id, and nothing else."""
-        body = canonical_json(record).decode()
+        body = record_body(record).decode()
         assert self.sql(f"UPDATE record_{record.KIND} SET body = ? WHERE id = ?", body, record.id)  # noqa: S608  (a record's own name)
 
     def insert(self, record: Record, seq: int = 0) -> None:
         """Add a row that no entry speaks of."""
-        body = canonical_json(record).decode()
+        body = record_body(record).decode()
         self.sql(f"INSERT INTO record_{record.KIND} (id, seq, body) VALUES (?, ?, ?)", record.id, seq, body)  # noqa: S608  (as above)
 
     def forge(self, *records: Record, seq: int | None = None, vouched: bool = False) -> int:
@@ -43,7 +44,7 @@ class Vandal:
         """
         (num,) = self._one("SELECT max(seq) + 1 FROM entries")
         seq = num if seq is None else seq
-        touched = [{"kind": r.KIND, "id": r.id, "digest": digest_of(r)} for r in records]
+        touched = [{"kind": r.KIND, "id": r.id, "digest": record_digest(r)} for r in records]
         entry = {
             "seq": seq,
             "kind": "step.completed",
@@ -76,7 +77,7 @@ class Vandal:
 
     def roll_back(self, record: Record) -> None:
         """Put an earlier state of a record back, together with the index that leads to it."""
-        digest = digest_of(record)
+        digest = record_digest(record)
         seqs = [
             entry.seq
             for entry in self.catalogue.entries()

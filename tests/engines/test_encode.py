@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from datahall.core.errors import UserError
 from datahall.core.records import Column
-from datahall.engines.encode import CODE_MISSING, CODE_UNSEEN, encode
+from datahall.engines.encode import CODE_MISSING, CODE_UNSEEN, Encoder, encode
 
 FEATURES = (
     Column(name="size", kind="number"),
@@ -91,3 +91,45 @@ def test_any_number_is_either_encoded_or_refused(values):
     else:
         assert not np.isinf(matrix).any()
         np.testing.assert_allclose(matrix[:, 0], array, rtol=1e-7, atol=1e-38)
+
+
+TABLE_COLUMNS = (
+    Column(name="a", kind="number"),
+    Column(name="b", kind="number", nullable=True),
+    Column(name="c", kind="boolean"),
+)
+CELLS = st.one_of(st.floats(width=64), st.sampled_from([0.0, 1.0, np.nan, 3.4e38, 3.5e38, -3.5e38, 1e-45]))
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=5), st.integers(2, 3))
+def test_law_a_table_is_encoded_as_its_columns_are(rows, num_columns):
+    features = TABLE_COLUMNS[:num_columns]  # with and without a boolean
+    table = np.array([row[:num_columns] for row in rows], dtype=np.float64).reshape(len(rows), num_columns)
+    encoder = Encoder(features)
+    columns = {feature.name: table[:, place] for place, feature in enumerate(features)}
+    expected, refused = outcome_of(lambda: encoder.encode(columns))
+    got, refused_too = outcome_of(lambda: encoder.encode_table(table))
+    assert refused_too == refused
+    if expected is not None:
+        assert (got.dtype, got.shape, got.flags.c_contiguous) == (expected.dtype, expected.shape, True)
+        assert got.tobytes() == expected.tobytes()
+
+
+def outcome_of(encode_it):
+    try:
+        return encode_it(), None
+    except UserError as error:
+        return None, (error.what, error.where)
+
+
+@pytest.mark.parametrize(
+    "table", [np.zeros((2, 2)), np.zeros(3), np.zeros((1, 3), np.float32), np.zeros((1, 3), object)]
+)
+def test_a_table_of_another_shape_or_type_is_refused(table):
+    with pytest.raises(UserError, match="float64 rows of 3 values"):
+        Encoder(TABLE_COLUMNS).encode_table(table)
+
+
+def test_categories_do_not_come_as_a_table():
+    with pytest.raises(UserError, match="categories"):
+        Encoder((Column(name="t", kind="category", categories=("x",)),)).encode_table(np.zeros((1, 1)))

@@ -69,3 +69,10 @@ def test_an_answer_that_is_not_finite_is_refused_by_row(bad):
 def test_scores_of_another_shape_are_refused(shape):
     with pytest.raises(IntegrityError):
         finish(manifest(), np.zeros(shape))
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=4))
+def test_law_labels_are_decided_on_what_numpy_rounds(row):
+    scores = np.array([row])
+    assert decide(scores, None) == np.argmax(np.round(scores, 6), axis=1)
+    assert decide(scores, 0.3) == (np.round(scores, 6)[:, 1] >= 0.3)

@@ -137,3 +137,23 @@ def test_the_onnx_engine_answers_without_scikit_learn(blobs, table):
     packed = small_bundle(blobs, table, "forest", engine="onnx")
     done = subprocess.run([sys.executable, "-c", code], input=packed, check=True, capture_output=True, timeout=60)
     assert done.stdout.decode().strip() == "1 []"
+
+
+@pytest.mark.parametrize("engine", ["onnx", "sklearn"])
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_law_a_table_is_answered_as_its_columns_are(blobs, engine, task):
+    numbers = small_table(blobs, task=task)
+    predictor = open_predictor(small_bundle(blobs, numbers, "boosting", engine=engine))
+    rows = load_columns(blobs.get(numbers.holdout, team=TEAM), numbers.features)
+    table = np.column_stack([rows[feature.name] for feature in predictor.manifest.features])
+    for part in (table, table[:1], table[:0]):
+        expected = predictor.predict({f.name: part[:, i] for i, f in enumerate(predictor.manifest.features)})
+        got = predictor.predict_table(part)
+        assert got.keys() == expected.keys()
+        for name, values in expected.items():
+            assert (got[name].dtype, got[name].tolist()) == (values.dtype, values.tolist())
+
+
+def test_a_table_is_not_for_a_model_with_categories(packed, table):
+    with pytest.raises(UserError, match="categories"):
+        open_predictor(packed).predict_table(np.zeros((1, len(table.features))))

@@ -34,6 +34,7 @@ from datahall.security.packing import put_tree
 from datahall.security.sealing import seal
 from datahall.security.signing import Ed25519Signer
 from datahall.security.trees import TreeReader
+from datahall.serve.confirm import Freshness, publish_confirmation
 from datahall.serve.gateway import Gateway
 from datahall.serve.segment_files import read_segment, segment_files
 from datahall.serve.segments import AnswerLog
@@ -354,6 +355,18 @@ def routes_state(folder: Path) -> str:
     return f"revision {found.revision}"
 
 
+def confirm(revision: int) -> Callable[[Path], None]:
+    return lambda folder: publish_confirmation(folder / "routes.json", revision, revision, SIGNER)
+
+
+def confirmed_state(folder: Path) -> str:
+    """Say which revision a gateway finds confirmed."""
+    clock = AutoClock(now_ns=0)
+    freshness = Freshness(folder / "routes.json", {SIGNER.key_id: SIGNER.public_key}, clock, 60.0)
+    freshness.step(table(0))
+    return f"revision {freshness._confirmation.revision}"
+
+
 def witness(folder: Path) -> FileWitness:
     return FileWitness(folder / "witness", lambda _old, _new: [])
 
@@ -381,9 +394,9 @@ def supervisor_state(folder: Path) -> str:
 
 
 def acknowledge(folder: Path) -> None:
-    config = SimpleNamespace(gateway="g1", runtime=str(folder))
+    config = SimpleNamespace(gateway="g1", runtime=str(folder), started_at=1.0)
     gateway = SimpleNamespace(
-        config=config, port=7, draining=False, _clock=AutoClock(), _follower=SimpleNamespace(revision=3)
+        config=config, port=7, draining=False, _clock=AutoClock(), _follower=SimpleNamespace(revision=3, problem="")
     )
     Gateway._acknowledge(gateway)
 
@@ -448,6 +461,7 @@ SCENARIOS: dict[str, Scenario] = {
     "a segment is sealed": Scenario(write_log, seal_log, log_state, TOLD),
     "a segment is moved": Scenario(sealed_log, move_segment, moved_state, TOLD),
     "routes are published": Scenario(publish(1), publish(2), routes_state, TOLD),
+    "routes are confirmed": Scenario(confirm(1), confirm(2), confirmed_state, TOLD),
     "a head is witnessed": Scenario(nothing, publish_note, witness_state),
     "the supervisor says where it is": Scenario(nothing, write_supervisor, supervisor_state, TOLD),
     "a gateway acknowledges": Scenario(nothing, acknowledge, acknowledged_state, TOLD),

@@ -129,12 +129,15 @@ async def _settle():
 class RunningReplica:
     """A replica's real server, in this process so that a test can hold its model."""
 
-    def __init__(self, folder, name, predictor, bundle=None):
+    def __init__(self, folder, name, predictor, bundle=None, *, inline_us=0):
         self.predictor = predictor
         self.address = str(folder / f"{name}.sock")
         self.name = name
         self.thread = LoopThread()
-        request = ReplicaRequest(bundle=bundle or digest_of(predictor.manifest), address=self.address, replica=name)
+        # A test that holds the model in the middle of a batch must not hold the loop with it.
+        request = ReplicaRequest(
+            bundle=bundle or digest_of(predictor.manifest), address=self.address, replica=name, inline_us=inline_us
+        )
         ready = threading.Event()
 
         async def start():

@@ -4,6 +4,7 @@ import random
 import tracemalloc
 from collections import Counter, OrderedDict
 from itertools import accumulate
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from datahall.core.records import Route
 from datahall.serve.cache import ENTRY_BYTES, ResponseCache
-from datahall.serve.cached import AnswerCache, Kept
-from datahall.serve.protocols import v2
+from datahall.serve.cached import AnswerCache, keep
+from datahall.serve.protocols.prepared import Asked, Prepared
 from datahall.serve.rows import Rows
 from datahall.serve.sketch import MAX_COUNT, FrequencySketch
 
@@ -99,10 +100,11 @@ def test_what_it_counts_is_what_it_takes(kit):
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(5_000):
-        # Slices of a batch, as they come from a replica: to keep one must not be to keep all.
-        batch = {"label": np.array(["large"] * 64, dtype=object), "probability": np.full((64, 2), number / 7)}
-        arrays = {name: array[:1] for name, array in batch.items()}
-        kept = Kept(arrays, 1, v2.Asked(Rows(1, [[0.5]]), f"request {number}", ()), "rep_1", f"ans_{number:060}")
+        # One answer of a batch, as it comes from a replica: to keep it must not be to keep all.
+        probability = np.random.default_rng(number).random((64, 2)).tolist()
+        batch = Prepared({"label": ["large"] * 64, "probability": probability})
+        answer = SimpleNamespace(id=f"ans_{number:060}", replica="rep_1")
+        kept = keep(batch, 3, 4, Asked(Rows(1, [[0.5]]), f"request {number}"), answer)
         cache.keep(scope.key(b"%d" % number), kept, route, number)
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import msgspec
-import numpy as np
 import pytest
 
 from datahall.app.replay import Replayer
@@ -205,9 +204,3 @@ def test_contests_for_room_are_logged_and_come_out_the_same_again(world, predict
     replayer.take(read_decision_file(path).decisions, "msgpack", path.name)
     assert replayer.replayed.num_same == 2
     assert replayer.replayed.differences == []
-
-
-def test_what_is_kept_holds_no_other_rows_of_its_batch(cached):
-    cached.ask("POST", PATH, {"rows": [ROW] * 50})
-    [entry] = cached.gateway._cache._entries.values()
-    assert all(isinstance(array, np.ndarray) and array.base is None for array in entry.value.arrays.values())

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from datahall.core.errors import UserError
 from datahall.core.records import Column
 from datahall.serve.columns import RowReader
-from datahall.serve.protocols.v2 import Asked, TensorReader, encode_answer
+from datahall.serve.protocols.prepared import Asked, begin
+from datahall.serve.protocols.v2 import TensorReader
+from datahall.serve.protocols.v2_answer import V2Writer
 from datahall.serve.rows import Rows, join, to_columns
 
 FEATURES = (
@@ -151,7 +153,8 @@ def test_probabilities_say_which_class_they_are_of(kit):
     manifest = kit.manifest()
     asked = Asked(Rows(1), "", ("label", "probability"))
     arrays = {"label": np.array(["small"], dtype=object), "probability": np.array([[0.25, 0.75]])}
-    label, probability = json.loads(encode_answer("flowers", "1.0.0", manifest, arrays, asked))["outputs"]
+    writer = V2Writer("flowers", "1.0.0", manifest)
+    label, probability = json.loads(writer.write(begin(manifest, arrays), 0, 1, asked, ""))["outputs"]
     assert probability["parameters"] == {"labels": ["large", "small"]}
     assert probability["data"] == [0.25, 0.75]
     assert "parameters" not in label

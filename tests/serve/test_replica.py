@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import msgspec
@@ -16,8 +17,16 @@ import pytest
 from datahall.backends.transport.unix import UnixAnswerer
 from datahall.core.canonical import digest_of
 from datahall.core.errors import DatahallError, IntegrityError, UnavailableError, UserError
-from datahall.serve.frames import Header, encode
-from datahall.serve.replica import ReplicaRequest, ReplicaServer, sample_columns
+from datahall.serve.frames import Frame, FrameReader, Header, encode
+from datahall.serve.replica import (
+    NO_MEMORY_STATUS,
+    ReplicaRequest,
+    ReplicaServer,
+    answer_frame,
+    answering,
+    sample_columns,
+)
+from datahall.serve.rows import TABLE
 
 COLUMNS = {"petal length": np.array([1.0, -1.0, np.nan]), "petal width": np.array([0.0, np.nan, 1.0])}
 
@@ -109,9 +118,84 @@ def test_nobody_there_is_unavailable(short):
 
 
 def test_sample_rows_fit_every_kind_of_column(kit):
-    columns = sample_columns(kit.manifest(features=kit.MIXED))
-    assert columns["town"].tolist() == ["Bern"]
-    assert {len(column) for column in columns.values()} == {1}
+    columns = sample_columns(kit.manifest(features=kit.MIXED), 3)
+    assert columns["town"].tolist() == ["Bern", "Ulm", "Bern"]
+    assert set(columns["member"].tolist()) <= {0.0, 1.0}
+    assert len(set(columns["age"].tolist())) == 3
+    assert {len(column) for column in columns.values()} == {3}
+
+
+class TablePredictor:
+    """Says which way it was asked."""
+
+    def __init__(self, manifest):
+        self.manifest = manifest
+        self.asked = []
+
+    def predict(self, columns):
+        self.asked.append("columns")
+        if set(columns) != {feature.name for feature in self.manifest.features}:
+            raise UserError("the columns are not the model's")
+        return {"label": columns["petal length"]}
+
+    def predict_table(self, table):
+        self.asked.append("table")
+        return {"label": table[:, 0]}
+
+
+def test_a_table_goes_straight_to_an_engine_that_takes_one(kit):
+    predictor = TablePredictor(kit.manifest())
+    table = np.column_stack(list(COLUMNS.values()))
+    np.testing.assert_array_equal(answering(predictor)({TABLE: table})["label"], COLUMNS["petal length"])
+    np.testing.assert_array_equal(answering(predictor)(COLUMNS)["label"], COLUMNS["petal length"])
+    assert predictor.asked == ["table", "columns"]
+
+
+def test_a_table_beside_other_columns_is_refused(kit):
+    frame = Frame(Header("infer", id=3, num_rows=3), {TABLE: np.zeros((3, 2)), "more": np.zeros(3)})
+    reply = answer_frame(answering(TablePredictor(kit.manifest())), frame)
+    header = FrameReader().feed(reply)[0].header
+    assert (header.id, header.kind) == (3, "error")
+
+
+@pytest.mark.parametrize(("inline_us", "same_thread"), [(1e9, True), (0, False)])
+def test_short_batches_run_on_the_loop_and_long_ones_beside_it(kit, short, inline_us, same_thread):
+    predictor = kit.TinyPredictor(kit.manifest())
+    threads = []
+    predict = predictor.predict
+    predictor.predict = lambda columns: threads.append(threading.get_ident()) or predict(columns)
+    replica = kit.RunningReplica(short, "r1", predictor, inline_us=inline_us)
+    answerer = UnixAnswerer(replica.address, timeout_s=10)
+    threads.clear()
+    answerer.answer(COLUMNS)
+    assert threads == [replica.thread.thread.ident] if same_thread else threads != [replica.thread.thread.ident]
+    answerer.close()
+    replica.close()
+
+
+def test_a_quick_batch_waits_its_turn_behind_a_slow_one(kit, short):
+    # The model is not safe to be called twice at once: what is asked while it computes queues, however short.
+    predictor = kit.TinyPredictor(kit.manifest())
+    replica = kit.RunningReplica(short, "r1", predictor, inline_us=1e9)
+    answerer, other = (UnixAnswerer(replica.address, timeout_s=10) for _ in range(2))
+    replica.server.request = msgspec.structs.replace(replica.server.request, inline_us=0)
+    predictor.hold.clear()
+    other._socket.sendall(encode(Header("infer", id=9, num_rows=3), COLUMNS))
+    assert predictor.entered.wait(10)
+    replica.server.request = msgspec.structs.replace(replica.server.request, inline_us=1e9)
+    answerer._socket.sendall(encode(Header("infer", id=10, num_rows=3), COLUMNS))
+    answerer._socket.sendall(encode(Header("ping")))
+    assert answerer._reader.feed(answerer._socket.recv(1 << 16))[0].header.kind == "ready"
+    assert predictor.batches == [3]
+    predictor.hold.set()
+    assert answerer._reader.feed(answerer._socket.recv(1 << 16))[0].header.id == 10
+    for each in (answerer, other):
+        each.close()
+    replica.close()
+
+
+def test_who_asks_hears_which_batches_are_best(replica, answerer):
+    assert answerer._ask(Header("ping")).header.max_rows == replica.server.max_rows > 0
 
 
 PROCESS = """
@@ -141,3 +225,35 @@ def test_sigterm_ends_the_process_with_status_0(short, kit):
         assert process.wait(10) == 0
         answerer.close()
     assert not Path(address).exists()
+
+
+def run_process(short, kit, listening):
+    program = textwrap.dedent(PROCESS).replace('lambda: print("listening", flush=True)', listening)
+    arguments = [sys.executable, "-c", program, str(short / "p.sock"), msgspec.json.encode(kit.manifest())]
+    return subprocess.run(arguments, capture_output=True, timeout=60, check=False)
+
+
+RAISE = "lambda: __import__('asyncio').get_running_loop().call_soon(lambda: {})"
+STOP = "__import__('os').kill(__import__('os').getpid(), 15)"
+
+
+def test_a_loop_without_memory_ends_the_process_and_says_so(short, kit):
+    ended = run_process(short, kit, RAISE.format("(_ for _ in ()).throw(MemoryError())"))
+    assert ended.returncode == NO_MEMORY_STATUS
+    assert ended.stderr.endswith(b"MemoryError: the replica needs more memory than it may use\n")
+
+
+def test_control_another_error_in_the_loop_does_not_end_it(short, kit):
+    ended = run_process(short, kit, RAISE.format(f"({STOP}, 1 / 0)"))
+    assert ended.returncode == 0
+    assert b"ZeroDivisionError" in ended.stderr
+
+
+def test_a_batch_too_large_for_the_memory_is_refused_and_the_next_is_answered(kit, short):
+    replica = kit.RunningReplica(short, "r1", kit.TinyPredictor(kit.manifest(), fail=MemoryError()))
+    answerer = UnixAnswerer(replica.address, timeout_s=10)
+    with pytest.raises(UserError, match="1 rows at once need more memory"):
+        answerer.answer({"petal length": np.array([-666.0]), "petal width": np.zeros(1)})
+    assert len(answerer.answer(COLUMNS)["label"]) == 3
+    answerer.close()
+    replica.close()

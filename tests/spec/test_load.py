@@ -50,7 +50,12 @@ evaluate:
     - {kind: latency, at_most: 50, reason: people wait}
   evidence_days: 7
   node_class: big
-serve: {replicas: 2, protocols: [predict], rollout: {strategy: replace, drain_seconds: 3}}
+serve:
+  replicas: 2
+  protocols: [predict]
+  limits: {rate_per_s: 50, burst: 10, concurrency: 4}
+  cache: {seconds: 2}
+  rollout: {strategy: replace, drain_seconds: 3}
 """
 
 
@@ -107,6 +112,8 @@ def test_every_key_reaches_the_application(kinds):
     ]
     assert spec.evaluate.claims[1].settings == {"resamples": 500, "average": None}
     assert spec.evaluate.claims[3].settings == {"column": "age_group"}
+    limits = spec.serve.limits
+    assert (limits.rate_per_s, limits.burst, limits.concurrency, spec.serve.cache.seconds) == (50, 10, 4, 2)
     assert (spec.train.threshold, spec.serve.rollout.drain_seconds, spec.evaluate.node_class) == (0.4, 3, "big")
 
 

@@ -112,6 +112,8 @@ CHANGES = {
     "evidence days": (("evaluate", "evidence_days"), 3, AFTER_EXPORT),
     "replicas": (("serve", "replicas"), 2, ["deploy", "serve"]),
     "protocols": (("serve", "protocols"), ["v2"], ["deploy", "serve"]),
+    "limits": (("serve", "limits"), {"rate_per_s": 3}, ["deploy", "serve"]),
+    "cache": (("serve", "cache"), {"seconds": 3}, ["deploy", "serve"]),
     "drain": (("serve", "rollout"), {"drain_seconds": 1}, ["deploy", "serve"]),
     "a default written out": (("train", "engine"), "auto", []),
     "another default written out": (("serve",), {"protocols": ["v2", "predict"]}, []),

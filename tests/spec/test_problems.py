@@ -13,7 +13,10 @@ HEAD = "datahall: 1\nname: tumours\ntask: classification\ndata:\n  sources: [tum
 APPENDED: dict[str, tuple[str, list[str]]] = {
     "unknown top key": ("srve: {}\n", ["7:1 srve | serve | is not a key"]),
     "unknown nested key": ("serve: {replica: 2}\n", ["7:9 serve.replica | replicas | is not a key"]),
-    "unknown key far off": ("serve: {xyzzy: 2}\n", ["7:9 serve.xyzzy |  | one of: protocols, replicas, rollout"]),
+    "unknown key far off": (
+        "serve: {xyzzy: 2}\n",
+        ["7:9 serve.xyzzy |  | one of: cache, limits, protocols, replicas, rollout"],
+    ),
     "unknown deep key": (
         "serve: {rollout: {drain_second: 2}}\n",
         ["7:19 serve.rollout.drain_second | drain_seconds | is not a key"],
@@ -32,6 +35,18 @@ APPENDED: dict[str, tuple[str, list[str]]] = {
     "nested list as value": (
         "  columns:\n    a: {values: [[1], x]}\n",
         ["8:18 data.columns.a.values[0] |  | is a list; expected true or false or a whole number or a number or text"],
+    ),
+    "no rate": (
+        "serve: {limits: {rate_per_s: 0}}\n",
+        ["7:30 serve.limits.rate_per_s |  | is 0; expected more than 0"],
+    ),
+    "burst without a rate": (
+        "serve: {limits: {burst: 3}}\n",
+        ["7:17 serve.limits |  | has a burst without a rate; expected rate_per_s beside burst"],
+    ),
+    "cache for ever": (
+        "serve: {cache: {seconds: 1e9}}\n",
+        ["7:26 serve.cache.seconds |  | is 1000000000.0; expected at most 86400"],
     ),
     "limit": ("serve: {replicas: 0}\n", ["7:19 serve.replicas |  | is 0; expected at least 1"]),
     "other limit": ("serve: {replicas: 65}\n", ["7:19 serve.replicas |  | is 65; expected at most 64"]),
@@ -312,7 +327,7 @@ def test_every_problem_at_once_in_file_order(kinds):
 def test_the_text_form_is_what_editors_understand(kinds):
     (problem,) = problems_of(HEAD + "serve: {replica: 2}\n", kinds)
     assert str(problem) == (
-        "app.yaml:7:9: serve.replica: is not a key; expected one of: protocols, replicas, rollout;"
+        "app.yaml:7:9: serve.replica: is not a key; expected one of: cache, limits, protocols, replicas, rollout;"
         " did you mean 'replicas'?"
     )
 

@@ -44,7 +44,7 @@ from datahall.core.records import (
     Step,
     Version,
 )
-from datahall.deploy.table import TABLE_ID, next_table, routed_by
+from datahall.deploy.table import TABLE_ID, Rules, next_table, routed_by
 from datahall.engines.bundle import bundle_digest
 from datahall.policy.rollout import Routed
 from datahall.registry.semver import next_semver, order
@@ -157,7 +157,7 @@ class Operations:
         lines.append(Routed(app=deployment.app, deployment=deployment.id, replicas=()))
         deployments = {line.deployment: self._get(Deployment, line.deployment) or deployment for line in lines}
         bundles = {d.bundle: self._catalogue.get(Bundle, d.bundle) for d in deployments.values()}
-        return table, next_table(table, sorted(lines), deployments, bundles, {}, {}, now)
+        return table, next_table(table, sorted(lines), deployments, bundles, {}, Rules(keys={}), now)
 
     def publish(self):
         """Publish the table that is written down, as the reconciler's first round does."""

@@ -34,6 +34,7 @@ from datahall.core.records import (
     Change,
     Deployment,
     EntryKind,
+    Priority,
     Replica,
     RouteTable,
     Step,
@@ -88,6 +89,7 @@ class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[str, ...]
     expires: str | None
     state: str
+    priority: Priority = "normal"
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +126,9 @@ class Operations(Protocol):
     def report(self, app: str) -> Report:
         """Return what is proven about an application."""
 
-    def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
+    def issue_key(
+        self, name: str, scopes: tuple[str, ...], team: str, days: float | None, *, priority: Priority = "normal"
+    ) -> NewKey:
         """Issue an API key."""
 
     def keys(self) -> tuple[KeyStatus, ...]:
@@ -252,7 +256,14 @@ class Control:
         return Calls(self._hall.catalogue, self._hall.keys.call_key)
 
     def issue_key(
-        self, name: str, scopes: tuple[str, ...], team: str, days: float | None, *, once: Once | None = None
+        self,
+        name: str,
+        scopes: tuple[str, ...],
+        team: str,
+        days: float | None,
+        *,
+        priority: Priority = "normal",
+        once: Once | None = None,
     ) -> NewKey:
         """Issue an API key; only its hash is kept, and with `once` the sealed answer."""
         text, key = issue_key(
@@ -262,9 +273,12 @@ class Control:
             scopes=scopes,
             clock=self._hall.clock,
             lifetime_s=None if days is None else days * 86_400,
+            priority=priority,
         )
         expires = None if key.expires_at_ns is None else iso(key.expires_at_ns)
         body = {"key": key.id, "name": name, "team": team, "scopes": list(key.scopes), "expires": expires}
+        if priority != "normal":
+            body["priority"] = priority
         made = NewKey(key=text, status=self._key_status(key))
         self._act("key.issued", body, Change(new=key), once, made)
         self.keys_changed()
@@ -376,6 +390,7 @@ class Control:
             scopes=key.scopes,
             expires=iso(key.expires_at_ns) if key.expires_at_ns is not None else None,
             state=state,
+            priority=key.priority,
         )
 
 

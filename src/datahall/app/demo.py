@@ -125,7 +125,7 @@ def _tell(demo: Demo, folder: Path, out: Console) -> None:
     demo.do("plan", "tumours/app.yaml")
     demo.do("run", "--yes", "tumours/app.yaml")
     demo.say("4. It answers", "Over HTTP, as the Open Inference Protocol or as plain JSON; here from the command line.")
-    _write_rows(folder)
+    write_rows(folder)
     answered = demo.do("predict", "tumours", "--rows", "three-cases.json")
     answer_id = re.search(r"ans_[\w-]+", answered)
     assert answer_id, "an answer names its id"
@@ -147,7 +147,8 @@ def _show_claims(file: Path, out: Console) -> None:
     out.print(lines)
 
 
-def _write_rows(folder: Path) -> None:
+def write_rows(folder: Path) -> None:
+    """Write three of the example's cases, without their diagnosis, as `three-cases.json`."""
     with (folder / "tumours" / "tumours.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[18:21]
     inputs = [{name: float(value) for name, value in row.items() if name != "diagnosis"} for row in rows]

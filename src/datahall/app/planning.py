@@ -12,7 +12,6 @@ from datahall.core.canonical import digest_bytes
 from datahall.core.errors import NotFoundError
 from datahall.core.ports import Catalogue, Clock
 from datahall.core.records import Deployment, Policy, Step, Version
-from datahall.data.peek import column_names
 from datahall.spec.kinds import Kinds
 from datahall.spec.load import Loaded, load
 from datahall.spec.plan import Forecast, Live, Plan, PlannedStep, forecast, plan, settle
@@ -38,6 +37,8 @@ def read_app(file: Path, kinds: Kinds) -> Loaded:
     Raises SpecError with every problem of the file, its sources and their columns, in the order of the file; DataError
     where nothing is wrong but one source that cannot be read.
     """
+    from datahall.data.peek import column_names  # noqa: PLC0415  (polars: a hall that only serves never needs it)
+
     return load(file, kinds, columns_of=column_names)
 
 

@@ -12,7 +12,7 @@ from datahall.app.contents import Manifests
 from datahall.app.decisions import DecisionLog
 from datahall.app.environment import node_class
 from datahall.app.processes import started_at
-from datahall.app.replicas import Replicas, wait_ready
+from datahall.app.replicas import Replicas, wait_ready, why_ended
 from datahall.core.errors import DatahallError, IntegrityError, NotFoundError, RefusedError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue, Launcher, Process
@@ -25,12 +25,12 @@ from datahall.core.records import (
     Decided,
     Deployment,
     EntryKind,
-    KeyGrant,
     Replica,
     RouteTable,
+    TeamRule,
 )
 from datahall.deploy.admission import Admission
-from datahall.deploy.table import TABLE_ID, next_table, routed_by, routes_body
+from datahall.deploy.table import TABLE_ID, Rules, next_table, routed_by, routes_body, rules_of
 from datahall.policy import rollout
 from datahall.security.access import key_grants
 from datahall.serve.decisions import policy_code
@@ -43,6 +43,9 @@ STOP_SECONDS = 10.0
 """What a replica gets at most to finish when the whole hall stops."""
 Publish = Callable[[RouteTable], None]
 """Makes gateways see a table."""
+Confirm = Callable[[int, int], None]
+"""Tells gateways that the table of this revision is still the newest, and when that was (nanoseconds since 1970)."""
+CONFIRM_S = 60.0
 Acknowledged = Callable[[], int]
 """Returns the lowest route revision that every living gateway follows."""
 
@@ -63,6 +66,9 @@ class Reconciler:
         decisions: DecisionLog,
         integrate: Callable[[], object],
         manifests: Manifests,
+        confirm: Confirm = lambda _revision, _now_ns: None,
+        teams: Callable[[], dict[str, TeamRule]] = dict,
+        num_gateways: int = 1,
     ) -> None:
         self._problems: dict[str, str] = {}
         self._catalogue, self._admission = catalogue, admission
@@ -71,6 +77,8 @@ class Reconciler:
         self._processes: dict[str, Process] = {}
         self._greeted: set[str] = set()
         self._integrate, self._manifests = integrate, manifests
+        self._confirm, self._teams, self._num_gateways = confirm, teams, num_gateways
+        self._confirm_after_ns = 0
         self._published = False
         self._late: RouteTable | None = None
         self._logged: tuple[rollout.RolloutView, rollout.Rollout] | None = None
@@ -122,6 +130,7 @@ class Reconciler:
             for event in (*events, rollout.Tick()):
                 decision = self._decide(self._view(), event)
             did = self._apply(decision)
+            self._confirm_if_due()
         return bool(ended) or did
 
     def settle(self) -> None:
@@ -211,18 +220,22 @@ class Reconciler:
             threading.Thread(target=self._drain, args=(replica_id,), daemon=True).start()
         table = self._table()
         routes = routed_by(table) if decision.routes is None else decision.routes
-        keys = key_grants(self._catalogue.find(ApiKey), self._clock.now_ns())
+        rules = Rules(
+            keys=key_grants(self._catalogue.find(ApiKey), self._clock.now_ns()),
+            teams=self._teams(),
+            num_gateways=self._num_gateways,
+        )
         # The first round signs a table of its own: the stored one may be older than a revocation, or not ours at all.
         stored = table is not None and not self._published and self._late is None
-        if stored or decision.routes is not None or keys != (table.keys if table else {}):
-            return self._route(table, routes, keys) or bool(decision.start or decision.stop)
+        if stored or decision.routes is not None or rules != rules_of(table):
+            return self._route(table, routes, rules) or bool(decision.start or decision.stop)
         if self._late is not None:
             self._hand_out(self._late)
             return True
         return bool(decision.start or decision.stop)
 
-    def _route(self, table: RouteTable | None, routes: Iterable[rollout.Routed], keys: dict[str, KeyGrant]) -> bool:
-        """Publish the lines that may be published, and all keys; return whether that is anything new.
+    def _route(self, table: RouteTable | None, routes: Iterable[rollout.Routed], rules: Rules) -> bool:
+        """Publish the lines that may be published, all keys and all rules; return whether that is anything new.
 
         A line that is refused is left out and named: it must not hold up the other applications, or a revocation.
         """
@@ -239,10 +252,10 @@ class Reconciler:
             deployments[line.deployment] = deployment
             bundles[deployment.bundle] = msgspec.structs.replace(bundle, manifest=manifest)
         settled = self._published and self._late is None
-        if settled and table is not None and (tuple(sorted(lines)), keys) == (routed_by(table), table.keys):
+        if settled and (tuple(sorted(lines)), rules) == (routed_by(table), rules_of(table)):
             return False
         replicas = {replica.id: replica for replica in self._living()}
-        new = next_table(table, lines, deployments, bundles, replicas, keys, self._clock.now_ns())
+        new = next_table(table, lines, deployments, bundles, replicas, rules, self._clock.now_ns())
         body = {"revision": new.revision, "routes": routes_body(new)}
         self._act("routes.published", body, Change(old=table, new=new.outline()))
         self._hand_out(new)
@@ -253,6 +266,14 @@ class Reconciler:
         self._late = table
         self._publish(table)
         self._late, self._published = None, True
+
+    def _confirm_if_due(self) -> None:
+        """Once a minute, after a round that could read the catalogue: gateways may go on believing what they have."""
+        now, table = self._clock.monotonic_ns(), self._table()
+        if table is None or self._late is not None or not self._published or now < self._confirm_after_ns:
+            return
+        self._confirm(table.revision, self._clock.now_ns())
+        self._confirm_after_ns = now + int(CONFIRM_S * 1e9)
 
     def _admitted(self, deployment_id: str) -> tuple[Deployment, Bundle]:
         """Return a deployment that may answer, and its bundle. Raises RefusedError or IntegrityError."""
@@ -333,6 +354,8 @@ class Reconciler:
             self._replicas.forget(replica_id)
             if replica.state != "draining":
                 lost.append(replica.deployment)
+                if replica.state == "ready":  # one that never answered is told by whoever waits for it
+                    self._problems[replica.deployment] = why_ended(process)
         return lost
 
     def _mark(self, replica_id: str, state: str) -> None:

@@ -19,6 +19,7 @@ from datahall.app.jobs import Cancel
 from datahall.core import errors
 from datahall.core.clock import SystemClock
 from datahall.core.ports import Clock
+from datahall.core.records import Priority
 from datahall.registry.provenance import Provenance
 from datahall.registry.report import Report
 
@@ -72,9 +73,11 @@ class RemoteControl:
         """Return what is proven about an application."""
         return self._ask("GET", f"/api/v1/apps/{_quoted(app)}/report", Report)
 
-    def issue_key(self, name: str, scopes: tuple[str, ...], team: str, days: float | None) -> NewKey:
+    def issue_key(
+        self, name: str, scopes: tuple[str, ...], team: str, days: float | None, *, priority: Priority = "normal"
+    ) -> NewKey:
         """Issue an API key."""
-        body = {"name": name, "scopes": list(scopes), "team": team, "days": days}
+        body = {"name": name, "scopes": list(scopes), "team": team, "days": days, "priority": priority}
         return self._ask("POST", "/api/v1/keys", NewKey, body)
 
     def keys(self) -> tuple[KeyStatus, ...]:

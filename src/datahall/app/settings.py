@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from datahall.core.errors import UserError
 from datahall.core.hall import HallPaths
+from datahall.core.ids import NAME_RULE, is_name
+from datahall.core.records import Quota, TeamRule
 
 MAX_BYTES: Final = 64 << 10
 
+_ANY_TEAM: Final = "<name>"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+S = TypeVar("S", bound=msgspec.Struct)
 _Variable = Annotated[str, msgspec.Meta(pattern=_ENV_NAME)]
 
 
@@ -37,6 +42,37 @@ class Objects(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     secret_access_key: Annotated[
         str | None, msgspec.Meta(description="The secret itself; then nobody else may be able to read the file.")
     ] = None
+
+
+class Team(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one team is treated; what is left out is no limit."""
+
+    rate_per_s: Annotated[
+        Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None,
+        msgspec.Meta(description="Requests a second that all its keys together may send, over all gateways."),
+    ] = None
+    burst: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=10**9)] | None,
+        msgspec.Meta(
+            description="Requests that may come at once before the rate holds; one second's worth where left out."
+        ),
+    ] = None
+    concurrency: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=10**6)] | None,
+        msgspec.Meta(description="Requests of the team that are worked on at a time."),
+    ] = None
+    weight: Annotated[
+        float,
+        msgspec.Meta(
+            gt=0, le=1e6, description="The team's share of what there is while teams compete; 1 where left out."
+        ),
+    ] = 1.0
+
+    @property
+    def rule(self) -> TeamRule:
+        """What gateways are told."""
+        quota = Quota(rate_per_s=self.rate_per_s, burst=self.burst, concurrency=self.concurrency)
+        return TeamRule(quota=quota, weight=self.weight)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,7 +102,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "without, a folder of the user's own."
         ),
     ] = ()
+    gateways: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, le=64, description="How many gateways share the port; 1 where left out. A core each is enough."
+        ),
+    ] = 1
+    auth_stale_hours: Annotated[
+        float,
+        msgspec.Meta(
+            gt=0,
+            le=8760,
+            description="After so long without word from control gateways take no key any more, for it may have been "
+            "revoked; 24 where left out.",
+        ),
+    ] = 24.0
     objects: Objects = Objects()
+    teams: dict[str, Team] = {}
 
 
 class Setting(NamedTuple):
@@ -89,11 +141,11 @@ def read_settings(paths: HallPaths) -> Settings:
         return Settings()
     text, mode = found
     try:
-        settings = msgspec.convert(tomllib.loads(text), Settings)
+        plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"this is not TOML: {error}", where=str(path)) from error
-    except msgspec.ValidationError as error:
-        raise _wrong_value(path, str(error)) from error
+    _check_teams(plain.get("teams"), path)
+    settings = _converted(plain, Settings, path)
     _check_secrets(settings, path, mode)
     return settings
 
@@ -123,15 +175,15 @@ def without_password(url: str) -> str:
 
 def describe() -> Iterator[Setting]:
     """Yield every key, those of a section behind it with a dot."""
-    for prefix, kind in (("", Settings), ("objects.", Objects)):
+    for prefix, kind in (("", Settings), ("objects.", Objects), (f"teams.{_ANY_TEAM}.", Team)):
         for field in msgspec.structs.fields(kind):
-            if field.type is not Objects:
+            if field.name not in {"objects", "teams"}:
                 yield _setting(f"{prefix}{field.encode_name}", field.type)
 
 
 def _setting(key: str, annotation: Any) -> Setting:
     schema = msgspec.json.schema(annotation)
-    kinds = {"integer": "whole number", "string": "text", "array": "list of texts"}
+    kinds = {"integer": "whole number", "number": "number", "string": "text", "array": "list of texts"}
     said = [schema.get("type"), *(each.get("type") for each in schema.get("anyOf", ()))]
     takes = next(kinds[each] for each in said if each in kinds)
     return Setting(key=key, takes=takes, description=schema["description"])
@@ -161,15 +213,37 @@ def _read(path: Path) -> tuple[str, int] | None:
         raise UserError("the settings are not UTF-8", where=str(path)) from error
 
 
-def _wrong_value(path: Path, said: str) -> UserError:
-    """Return msgspec's words with the key by the name that it has in the file."""
+def _converted(plain: Any, kind: type[S], path: Path, at: str = "") -> S:
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise _wrong_value(path, str(error), at) from error
+
+
+def _check_teams(teams: Any, path: Path) -> None:
+    """Look at each team by itself: msgspec does not say in which one it found what is wrong."""
+    for name, plain in teams.items() if isinstance(teams, dict) else ():
+        at = f"teams.{name[:80]}"
+        if not is_name(name):
+            raise UserError(f"{at}: a team needs a name", where=str(path), hint=f"a name is {NAME_RULE}")
+        team = _converted(plain, Team, path, at)
+        if not all(math.isfinite(value) for value in (team.rate_per_s or 0.0, team.weight)):
+            raise UserError(f"{at}: a rate and a weight are finite numbers", where=str(path))
+        if team.burst is not None and team.rate_per_s is None:
+            raise UserError(f"{at}.burst: there is no rate", where=str(path), hint=f"give {at}.rate_per_s too")
+
+
+def _wrong_value(path: Path, said: str, at: str = "") -> UserError:
+    """Return msgspec's words with the key by the name that it has in the file, where the section `at` begins."""
     what, _, place = said.partition(" - at `")
-    section = re.sub(r"^\$\.?", "", place.rstrip("`"))
+    section = ".".join(part for part in (at, re.sub(r"^\$\.?", "", place.rstrip("`"))) if part)
     unknown = re.search(r"unknown field `(.*)`", what)
     if unknown is None:
         return UserError(f"{section}: {what[:1].lower()}{what[1:]}", where=str(path))
     key = f"{section}.{unknown[1]}" if section else unknown[1]
     keys = [setting.key for setting in describe()]
+    if at.startswith("teams."):
+        keys = [each.replace(f"teams.{_ANY_TEAM}", at, 1) for each in keys]
     near = difflib.get_close_matches(key, keys, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(keys)}"
     return UserError(f"{key[:80]}: there is no such setting", where=str(path), hint=hint)

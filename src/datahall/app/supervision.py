@@ -30,6 +30,7 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     url: str
+    num_gateways: int = 1
 
 
 def read_state(paths: HallPaths) -> SupervisorState | None:
@@ -42,9 +43,14 @@ def read_state(paths: HallPaths) -> SupervisorState | None:
 
 
 def start_detached(
-    paths: HallPaths, clock: Clock, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT
+    paths: HallPaths,
+    clock: Clock,
+    *,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    num_gateways: int | None = None,
 ) -> SupervisorState:
-    """Start the hall in the background and return once its gateway takes requests.
+    """Start the hall in the background and return once it listens; `num_gateways` None takes what `hall.toml` says.
 
     Raises UnavailableError, with the end of its log, where it ends before that.
     """
@@ -58,7 +64,7 @@ def start_detached(
             start_new_session=True,
             cwd="/",
         )
-    order = msgspec.json.encode({"hall": str(paths.root), "host": host, "port": port})
+    order = msgspec.json.encode({"hall": str(paths.root), "host": host, "port": port, "num_gateways": num_gateways})
     assert process.stdin is not None, "a pipe was asked for"
     try:
         process.stdin.write(order)

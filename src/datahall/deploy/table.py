@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from datahall.core.errors import RefusedError
-from datahall.core.records import Bundle, Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable
+from datahall.core.records import Bundle, Deployment, KeyGrant, Replica, Route, RouteReplica, RouteTable, TeamRule
 from datahall.policy.rollout import Routed
 
 TABLE_ID = "current"
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a table says beside its routes."""
+
+    keys: dict[str, KeyGrant]
+    """By the SHA-256 of their text."""
+    teams: dict[str, TeamRule] = {}
+    num_gateways: int = 1
+
+
+def rules_of(table: RouteTable | None) -> Rules:
+    """Return what a table says beside its routes."""
+    if table is None:
+        return Rules(keys={})
+    return Rules(keys=table.keys, teams=table.teams, num_gateways=table.num_gateways)
 
 
 def routed_by(table: RouteTable | None) -> tuple[Routed, ...]:
@@ -42,10 +60,10 @@ def next_table(
     deployments: Mapping[str, Deployment],
     bundles: Mapping[str, Bundle],
     replicas: Mapping[str, Replica],
-    keys: Mapping[str, KeyGrant],
+    rules: Rules,
     now_ns: int,
 ) -> RouteTable:
-    """Return the table with the next revision; `bundles` and `replicas` by id, `keys` by the hash of their text.
+    """Return the table with the next revision; `bundles` and `replicas` by id.
 
     Raises RefusedError for a replica that runs another bundle than its deployment.
     """
@@ -53,8 +71,10 @@ def next_table(
         id=TABLE_ID,
         revision=before.revision + 1 if before else 1,
         routes=tuple(_route(line, deployments[line.deployment], bundles, replicas) for line in routed),
-        keys=dict(sorted(keys.items())),
+        keys=dict(sorted(rules.keys.items())),
         published_at_ns=now_ns,
+        teams=dict(sorted(rules.teams.items())),
+        num_gateways=rules.num_gateways,
     )
 
 
@@ -73,4 +93,6 @@ def _route(
         bundle=deployment.bundle,
         replicas=tuple(RouteReplica(id=name, address=replicas[name].address) for name in line.replicas),
         protocols=deployment.protocols,
+        quota=deployment.quota,
+        cache_seconds=deployment.cache_seconds,
     )

@@ -31,6 +31,7 @@ class Encoder:
         self._names = {column.name for column in features}
         self._plain = [place for place, column in enumerate(features) if column.kind != "category"]
         self._boolean = np.array([[features[place].kind == "boolean"] for place in self._plain], dtype=bool)
+        self._has_booleans = bool(self._boolean.any())
         self._codes = {
             place: {name: float(code) for code, name in enumerate(column.categories)}
             for place, column in enumerate(features)
@@ -54,6 +55,21 @@ class Encoder:
             matrix[:, place] = _codes(columns[self._features[place].name], codes, self._features[place].name)
         return matrix
 
+    def encode_table(self, table: np.ndarray) -> np.ndarray:
+        """Return the matrix that `encode` makes of the columns of `table`, float64 of shape (rows, features).
+
+        For features of which none is a category: what takes `encode` a loop over columns is one conversion here.
+
+        Raises UserError as `encode` does, and where `table` is not of that type and shape.
+        """
+        if self._codes:
+            raise UserError("rows with categories are given as columns, not as one table")
+        if table.dtype != np.float64 or table.ndim != 2 or table.shape[1] != len(self._features):
+            what = f"the model takes float64 rows of {len(self._features)} values, not {table.dtype} {table.shape}"
+            raise UserError(what)
+        self._check(table.T)
+        return table.astype(np.float32, order="C")
+
     def _numbers(self, columns: Columns) -> np.ndarray:
         """Return the numbers and booleans as float64 of shape (columns, rows)."""
         arrays = [columns[self._features[place].name] for place in self._plain]
@@ -62,9 +78,16 @@ class Encoder:
                 name = self._features[place].name
                 raise UserError(f"column '{name}' takes numbers, not {array.dtype}", where=name)
         numbers = np.array(arrays, dtype=np.float64)
+        self._check(numbers)
+        return numbers
+
+    def _check(self, numbers: np.ndarray) -> None:
+        """Raise UserError, naming the first place, for a number of shape (columns, rows) that is not allowed."""
+        largest = np.fmax.reduce(np.abs(numbers), axis=None, initial=0.0)  # fmax passes over NaN
+        if largest <= _LARGEST and not self._has_booleans:
+            return
         fits = np.abs(numbers) <= _LARGEST
-        if self._boolean.any():
-            fits &= ~self._boolean | (numbers == 0.0) | (numbers == 1.0)
+        fits &= ~self._boolean | (numbers == 0.0) | (numbers == 1.0)
         fits |= np.isnan(numbers)
         if not fits.all():
             which, row = (int(place) for place in np.argwhere(~fits)[0])
@@ -74,7 +97,6 @@ class Encoder:
             )
             what = f"column '{column.name}', row {row}: {numbers[which, row]} is not {expected}"
             raise UserError(what, where=column.name)
-        return numbers
 
 
 def encode(columns: Columns, features: tuple[Column, ...]) -> np.ndarray:

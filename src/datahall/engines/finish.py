@@ -10,49 +10,60 @@ from datahall.core.records import BundleManifest
 LABEL_DECIMALS = 6
 """Labels are decided on probabilities rounded so: a tie stays a tie whatever the last bits of an engine say."""
 
+_SCALE = 10.0**LABEL_DECIMALS
+
+
+class Finisher:
+    """Finishes the scores of one manifest; made once per model, since a single row's time is mostly spent here."""
+
+    def __init__(self, manifest: BundleManifest) -> None:
+        self._classifies = manifest.task == "classification"
+        self._expected = (len(manifest.target.categories),) if self._classifies else ()
+        self._names = np.array(manifest.target.categories, dtype=object)
+        self._threshold = manifest.threshold
+        interval = manifest.engine_settings.get("interval")
+        self._half_width = None if interval is None else float(interval["half_width"])
+
+    def finish(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the answer for `scores`: probabilities of shape (rows, classes), or values of shape (rows,).
+
+        The result is as `core.ports.prediction.Predictor` says. Regression also answers `lower` and `upper` where
+        the manifest's `engine_settings["interval"]` gives a half width.
+
+        Raises IntegrityError where the scores' shape is not the manifest's; UserError where a score is not finite.
+        """
+        scores = np.ascontiguousarray(scores, dtype=np.float64)
+        if scores.shape[1:] != self._expected:
+            raise IntegrityError(
+                f"the model answers {scores.shape[1:]} figures a row where its manifest says {self._expected}"
+            )
+        if not np.isfinite(scores).all():
+            raise _not_finite(scores)
+        if self._classifies:
+            return {"label": self._names[decide(scores, self._threshold)], "probability": scores}
+        if self._half_width is None:
+            return {"label": scores}
+        return {"label": scores, "lower": scores - self._half_width, "upper": scores + self._half_width}
+
 
 def finish(manifest: BundleManifest, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the answer for `scores`: probabilities of shape (rows, classes), or values of shape (rows,).
+    """Return what `Finisher(manifest).finish(scores)` does, for those who finish once."""
+    return Finisher(manifest).finish(scores)
 
-    The result is as `core.ports.prediction.Predictor` says. Regression also answers `lower` and `upper` where the
-    manifest's `engine_settings["interval"]` gives a half width.
 
-    Raises IntegrityError where the scores' shape is not the manifest's; UserError where a score is not finite.
-    """
-    scores = np.ascontiguousarray(scores, dtype=np.float64)
-    expected = (len(manifest.target.categories),) if manifest.task == "classification" else ()
-    if scores.shape[1:] != expected:
-        raise IntegrityError(f"the model answers {scores.shape[1:]} figures a row where its manifest says {expected}")
+def _not_finite(scores: np.ndarray) -> UserError:
     finite = np.isfinite(scores).all(axis=tuple(range(1, scores.ndim)))
-    if not finite.all():
-        raise UserError(
-            f"row {int(np.argmin(finite))}: the model has no finite answer",
-            hint="its values lie far outside of what the model was trained on",
-        )
-    if manifest.task == "classification":
-        return {"label": _labels(manifest, scores), "probability": scores}
-    return {"label": scores, **_interval(manifest, scores)}
+    return UserError(
+        f"row {int(np.argmin(finite))}: the model has no finite answer",
+        hint="its values lie far outside of what the model was trained on",
+    )
 
 
 def decide(probability: np.ndarray, threshold: float | None) -> np.ndarray:
     """Return class indices, shape (rows,): the likeliest class (the first on a tie), or by threshold for two classes."""
-    rounded = np.round(probability, LABEL_DECIMALS)
+    rounded = np.rint(probability * _SCALE) / _SCALE  # what np.round does, at a third of its time for a row
     if threshold is None:
-        first: np.ndarray = np.argmax(rounded, axis=1)
+        first: np.ndarray = rounded.argmax(axis=1)
         return first
     second: np.ndarray = (rounded[:, 1] >= round(threshold, LABEL_DECIMALS)).astype(np.intp)
     return second
-
-
-def _labels(manifest: BundleManifest, probability: np.ndarray) -> np.ndarray:
-    names = np.array(manifest.target.categories, dtype=object)
-    labels: np.ndarray = names[decide(probability, manifest.threshold)]
-    return labels
-
-
-def _interval(manifest: BundleManifest, values: np.ndarray) -> dict[str, np.ndarray]:
-    interval = manifest.engine_settings.get("interval")
-    if interval is None:
-        return {}
-    half_width = float(interval["half_width"])
-    return {"lower": values - half_width, "upper": values + half_width}

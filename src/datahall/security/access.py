@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
@@ -16,7 +16,7 @@ from datahall.core.canonical import digest_bytes
 from datahall.core.errors import DeniedError, UnauthenticatedError, UserError
 from datahall.core.ids import NAME_RULE, is_name, new_id
 from datahall.core.ports.clock import Clock
-from datahall.core.records import ApiKey, KeyGrant
+from datahall.core.records import ApiKey, KeyGrant, Priority
 
 PERMISSIONS: Final = frozenset({"public", "predict", "read", "admin"})
 """What a route can demand: nothing; an answer; to see; to run lifecycles and to change keys."""
@@ -33,6 +33,9 @@ OWNER: Final = "owner"
 
 EVERY_TEAM: Final = "*"
 """The team of the owner's key: it reaches all. It is no team's name, so no other key can be issued with it."""
+
+PRIORITIES: Final[tuple[Priority, ...]] = get_args(Priority)
+"""Of keys: whose requests are refused last comes first."""
 
 MAX_SCOPES: Final = 100
 """Scopes travel to every gateway with each route table."""
@@ -85,13 +88,14 @@ def issue_key(
     scopes: Iterable[str],
     clock: Clock,
     lifetime_s: float | None = None,
+    priority: Priority = "normal",
     text: str | None = None,
 ) -> tuple[str, ApiKey]:
     """Return the text of a new API key, to be shown once, and the record to keep.
 
     `lifetime_s` None never expires; `text` registers a key that exists already (the owner's).
-    Raises UserError for an empty name, a team that cannot be one, unknown scopes, no scopes or a lifetime that is not
-    positive.
+    Raises UserError for an empty name, a team that cannot be one, unknown scopes, no scopes, a priority that there is
+    not, or a lifetime that is not positive.
     """
     if not is_name(team):
         raise UserError("a key needs the name of a team", where=team[:80], hint=f"a name is {NAME_RULE}")
@@ -99,6 +103,8 @@ def issue_key(
         raise UserError("a key needs a name of 1 to 100 printable characters", hint="say what will use it: --name ci")
     if lifetime_s is not None and not 0 < lifetime_s < 1e10:
         raise UserError(f"a key cannot live for {lifetime_s} seconds", hint="give a positive lifetime")
+    if priority not in PRIORITIES:
+        raise UserError(f"there is no priority '{str(priority)[:80]}'", hint=f"choose among: {', '.join(PRIORITIES)}")
     if text is not None and not is_key_text(text):
         raise UserError("this is not the text of an API key", hint="it starts with dh_ and has 67 characters")
     text = text or new_key_text()
@@ -112,6 +118,7 @@ def issue_key(
         scopes=check_scopes(scopes),
         created_at_ns=now_ns,
         expires_at_ns=None if lifetime_s is None else now_ns + int(lifetime_s * 1e9),
+        priority=priority,
     )
     return text, key
 
@@ -137,7 +144,12 @@ def check_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
 def key_grant(key: ApiKey) -> KeyGrant:
     """Return what a gateway needs to know of a key."""
     return KeyGrant(
-        key_id=key.id, principal=key.principal, team=key.team, scopes=key.scopes, expires_at_ns=key.expires_at_ns
+        key_id=key.id,
+        principal=key.principal,
+        team=key.team,
+        scopes=key.scopes,
+        expires_at_ns=key.expires_at_ns,
+        priority=key.priority,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from datahall.core.errors import UserError
 from datahall.core.records import BundleManifest, Column
+from datahall.serve.keys import refuse_duplicate_keys
 from datahall.serve.rows import Rows, is_table
 
 _PYTHON_TYPES: dict[str, Any] = {"number": float, "category": str, "boolean": bool}
@@ -42,6 +43,8 @@ class RowReader:
         self._one = msgspec.json.Decoder(row)
         self._many = msgspec.json.Decoder(body)
         self._names = tuple(rename.values())
+        self._has_rows_column = "rows" in self._names
+        self._categories = [i for i, feature in enumerate(manifest.features) if feature.kind == "category"]
         self._app = manifest.app
 
     def read(self, body: bytes | bytearray) -> Rows:
@@ -49,10 +52,21 @@ class RowReader:
 
         Raises UserError that says what is wrong and at which row and column, or at which byte.
         """
-        rows = decode_json(self._decode, body, self._names, app=self._app)
+        whole = not self._has_rows_column and body.startswith((b'{"rows":', b'{ "rows":'))
+        try:
+            if self._fields is not None:
+                whole, rows = decode_json(self._decode_odd, body, self._names, app=self._app)
+            else:
+                rows = self._many.decode(body).rows if whole else [self._one.decode(body)]  # type: ignore[attr-defined]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            whole, rows = decode_json(self._decode, body, self._names, app=self._app)
         if not rows:
             raise UserError("there are no rows to answer", hint='send {"rows": [{"column": value, ...}]}')
         values = [_astuple(row) for row in rows]
+        num_strings = len(values) * len(self._names) + whole
+        for index in self._categories:
+            num_strings += sum(row[index] is not None for row in values)
+        refuse_duplicate_keys(body, num_strings)
         if self._is_table:
             return Rows(len(values), values)
         columns = {
@@ -61,25 +75,32 @@ class RowReader:
         }
         return Rows(len(values), None, columns)
 
-    def _decode(self, body: bytes | bytearray) -> list[Any]:
-        if self._fields is not None:
-            return self._decode_odd(body, self._fields)
+    def _decode(self, body: bytes | bytearray) -> tuple[bool, list[Any]]:
+        """Return whether there is an object around the rows, and the rows; errors speak of what was meant."""
         try:
-            return self._many.decode(body).rows  # type: ignore[attr-defined, no-any-return]
+            return True, self._many.decode(body).rows  # type: ignore[attr-defined]
         except msgspec.ValidationError as error:
-            if "$.rows" in str(error) and "rows" not in self._names:
+            if "$.rows" in str(error) and not self._has_rows_column:
                 raise
-        return [self._one.decode(body)]
+        return False, [self._one.decode(body)]
 
-    def _decode_odd(self, body: bytes | bytearray, fields: dict[str, str]) -> list[Any]:
+    def _decode_odd(self, body: bytes | bytearray) -> tuple[bool, list[Any]]:
+        assert self._fields is not None
         plain = msgspec.json.decode(body, type=dict[str, Any])
         whole = set(plain) == {"rows"} and isinstance(plain["rows"], list)
         rows = plain["rows"] if whole else [plain]
-        renamed = [
-            {fields.get(name, name): value for name, value in row.items()} if isinstance(row, dict) else row
-            for row in rows
-        ]
-        return msgspec.convert({"rows": renamed}, self._body).rows  # type: ignore[attr-defined, no-any-return]
+        return whole, msgspec.convert({"rows": [self._renamed(row) for row in rows]}, self._body).rows  # type: ignore[attr-defined]
+
+    def _renamed(self, row: Any) -> Any:
+        assert self._fields is not None
+        if not isinstance(row, dict):
+            return row
+        for name in row:
+            if name not in self._fields:  # it might be what a column is called in here
+                raise UserError(
+                    f"there is no column `{name[:80]}`", hint=_hint(f"unknown field `{name}`", self._names, self._app)
+                )
+        return {self._fields[name]: value for name, value in row.items()}
 
 
 def to_array(feature: Column, values: Sequence[Any]) -> np.ndarray:

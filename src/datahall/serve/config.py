@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from datahall.serve.admission import AdmissionSettings
 from datahall.serve.batch import BatchSettings
 from datahall.serve.cache import MAX_CACHE_BYTES
 from datahall.serve.decisions import MAX_DECISION_BYTES
@@ -25,6 +26,10 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_num_headers: int = 100
     max_connections: int = 16_384
     """A connection that does nothing costs some 4 KiB; one more is answered 503 and closed."""
+    max_refusals_per_s: int = 10_000
+    """About a tenth of a core; beyond, connections whose requests are refused are not read for a while."""
+    max_refusals_in_a_row: int = 100
+    """Beyond, while there are too many, a connection is closed."""
     max_pipelined: int = 64
     """Requests of one connection without an answer; reading pauses at more."""
     head_seconds: float = 10.0
@@ -56,6 +61,13 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     listen_fd: int | None = None
     """A listening TCP socket that the supervisor bound; `host` and `port` are not used then."""
+    board_fd: int | None = None
+    """Where several gateways that listen on that socket tell each other how many connections they have (`door.py`)."""
+    place: int = 0
+    """This gateway's among those that share port, board and quotas: 0 to their number less one, and the same again
+    after a restart."""
+    started_at: float = 0.0
+    """When its process started, in seconds since the machine did: told beside its pid, which may be given out again."""
     control_address: str
     """Control's Unix socket."""
     routes: str
@@ -71,7 +83,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Opens the route table, 32 bytes."""
     route_keys: dict[str, bytes]
     """Key id to raw Ed25519 public key: whose route tables are followed."""
+    auth_stale_seconds: float | None = None
+    """How long keys are taken after control last confirmed the table; None is for ever."""
     limits: GatewayLimits = GatewayLimits()
+    admission: AdmissionSettings = AdmissionSettings()
     batch: BatchSettings = BatchSettings()
     cache_bytes: int = MAX_CACHE_BYTES
     """What the response cache may take in memory."""

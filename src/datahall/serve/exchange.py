@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
-from datahall.serve.responses import Response
+import httptools
+
+from datahall.serve.config import GatewayLimits
+from datahall.serve.responses import HttpError, Response, refusal
 
 if TYPE_CHECKING:
     from datahall.serve.http import Connection
@@ -19,6 +24,7 @@ class Request:
         "body",
         "close",
         "content_length",
+        "first",
         "headers",
         "match",
         "method",
@@ -34,6 +40,8 @@ class Request:
         self.path = ""
         self.headers: list[tuple[bytes, bytes]] = []
         """Names in lower case."""
+        self.first: dict[bytes, bytes] = {}
+        """The first value of each of them."""
         self.content_length: int | None = None
         self.num_body_bytes = 0
         self.body = bytearray()
@@ -43,10 +51,7 @@ class Request:
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of a header that can come once only."""
-        for known, value in self.headers:
-            if known == name:
-                return value
-        return None
+        return self.first.get(name)
 
 
 class Slot:
@@ -100,3 +105,31 @@ class Again:
     ) -> None:
         self.head, self.num_head_bytes, self.num_bytes = head, len(head), num_bytes
         self.answer, self.holds = answer, holds
+
+
+@lru_cache(maxsize=256)
+def split_target(target: bytes) -> tuple[str, bytes]:
+    """Return a target's path, decoded, and what of it goes on to control. Raises HttpError where it has none."""
+    try:
+        url = httptools.parse_url(target)
+        path = unquote((url.path or b"").decode("ascii"), errors="strict")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
+        raise HttpError(refusal(400, "the target is not a URL", close=True)) from error
+    if not path.startswith("/"):
+        raise HttpError(refusal(400, "the target has no path", close=True))
+    return path, (url.path or b"/") + (b"?" + url.query if url.query else b"")
+
+
+def head_too_large(limits: GatewayLimits) -> Response:
+    """Return what a client is told whose headers are beyond the bounds."""
+    return refusal(
+        431,
+        "the headers are too large",
+        f"send at most {limits.max_num_headers} headers and {limits.max_head_bytes} bytes of them",
+        close=True,
+    )
+
+
+def body_too_large(limit: int) -> Response:
+    """Return what a client is told whose body is beyond `limit` bytes."""
+    return refusal(413, f"the body is larger than {limit} bytes", "send fewer rows in one request", close=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from datahall.core.ports import Clock
 from datahall.core.records import Route, RouteTable
+from datahall.serve.confirm import Freshness
 from datahall.serve.lane import Lane
 from datahall.serve.table import Index, RouteSource
 
@@ -21,6 +22,7 @@ class Follower:
         clock: Clock,
         switch_seconds: float,
         adopted: Callable[[], None],
+        freshness: Freshness | None = None,
     ) -> None:
         self.index: Index | None = None
         self._source = source
@@ -28,9 +30,11 @@ class Follower:
         self._clock = clock
         self._switch_ns = int(switch_seconds * 1e9)
         self._adopted = adopted
+        self._freshness = freshness
         self._lanes: dict[str, Lane] = {}
         self._coming: RouteTable | None = None
         self._coming_since_ns = 0
+        self._newest: RouteTable | None = None
 
     @property
     def revision(self) -> int:
@@ -38,9 +42,19 @@ class Follower:
         return self.index.revision if self.index is not None else -1
 
     @property
+    def newest(self) -> RouteTable | None:
+        """The newest table that was seen, whether its routes are in use yet or not; None before the first."""
+        return self._coming or (self.index.table if self.index is not None else None)
+
+    @property
     def problem(self) -> str:
-        """Why the newest table is not in use; empty while all is well."""
-        return self._source.problem
+        """Why the newest table is not in use, or may not be any more; empty while all is well."""
+        return self._source.problem or ("control has not confirmed the keys for too long" if self.is_stale else "")
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether control has not confirmed the table for so long that its keys are not taken any more."""
+        return self._freshness is not None and self._freshness.is_stale
 
     @property
     def all_ready(self) -> bool:
@@ -65,6 +79,9 @@ class Follower:
             self._coming, self._coming_since_ns = table, now
             if self.index is not None:
                 self.index.keys = table.keys
+            self._newest = table
+        if self._freshness is not None and self._newest is not None:
+            self._freshness.step(self._newest)
         if self._coming is not None and (
             now - self._coming_since_ns >= self._switch_ns or self._can_switch(self._coming)
         ):

@@ -59,6 +59,8 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     hint: str = ""
     bundle: str = ""
     replica: str = ""
+    max_rows: int = 0
+    """Of a `ready` frame: rows of a batch beyond which this replica's time a row no longer falls."""
 
 
 class Frame(msgspec.Struct, frozen=True):

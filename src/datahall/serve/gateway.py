@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import datahall
@@ -19,17 +20,23 @@ from datahall.core.durable import write_atomic
 from datahall.core.errors import DatahallError
 from datahall.core.ports import Clock
 from datahall.core.records import KeyGrant
-from datahall.serve.access import authenticate, authorize
+from datahall.policy import shed
+from datahall.serve.access import authenticate, authorize, only_app
+from datahall.serve.admission import Admission, Refusal
 from datahall.serve.cache import Scope
 from datahall.serve.cached import AnswerCache
 from datahall.serve.config import GatewayConfig
+from datahall.serve.confirm import Freshness
 from datahall.serve.decisions import DecisionFiles
+from datahall.serve.door import Board, Door
 from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
 from datahall.serve.http import Connection
 from datahall.serve.lane import Call, Lane
 from datahall.serve.link import Connect, Outcome
-from datahall.serve.protocols import v2
+from datahall.serve.protocols import mlflow, v2_metadata
+from datahall.serve.protocols.prepared import Asked
+from datahall.serve.protocols.speech import Speech, tell_mlflow
 from datahall.serve.recording import Recorder, Ticket, salted_digest
 from datahall.serve.responses import HttpError, Response, from_error, json_response, refusal
 from datahall.serve.routes import Match, match
@@ -64,28 +71,42 @@ class Gateway:
             clock=clock,
             switch_seconds=config.limits.switch_seconds,
             adopted=self._adopted,
+            freshness=Freshness(Path(config.routes), config.route_keys, clock, config.auth_stale_seconds),
         )
+        self._admission = Admission(config.admission, rank=config.place)
         self._connections: set[Connection] = set()
         self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
         """Set when a connection ends: while draining, each ends with its last answer."""
         self._num_held_bytes = 0
+        self._shedding = shed.ShedState()
+        self._shed_view = shed.ShedView(config.limits.max_refusals_per_s, config.limits.max_refusals_in_a_row)
         self._server: asyncio.Server | None = None
+        self._door: Door | None = None
+        self._told = ""
         self._timers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to listen; `port` is known afterwards."""
         loop = asyncio.get_running_loop()
-        self._follower.step()
+        # Told before the table is read: from then on control waits for this gateway, and what it has published by now
+        # is what is read.
+        self._acknowledge()
+        self._follow()
         make = lambda: Connection(self)  # noqa: E731  a factory, named for the two calls below
-        if self.config.listen_fd is not None:
-            self._server = await loop.create_server(make, sock=_listening(self.config.listen_fd), backlog=4096)
+        descriptor, board = self.config.listen_fd, self.config.board_fd
+        if descriptor is not None and board is not None:
+            self._door = Door(_listening(descriptor), Board(board), self.config.place, make)
+            self.port = self._door.port
         else:
-            self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
-        self.port = self._server.sockets[0].getsockname()[1]
+            if descriptor is not None:
+                self._server = await loop.create_server(make, sock=_listening(descriptor), backlog=4096)
+            else:
+                self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
+            self.port = self._server.sockets[0].getsockname()[1]
         sweep = min(1.0, self.limits.stall_seconds / 4, self.limits.head_seconds / 4)
         self._timers = [
-            loop.create_task(_every(self.config.poll_seconds, self._follower.step)),
+            loop.create_task(_every(self.config.poll_seconds, self._follow)),
             loop.create_task(_every(self.config.sync_seconds, self._recorder.tick)),
             loop.create_task(_every(self.config.sync_seconds, self._tick)),
             loop.create_task(_every(sweep, self._sweep)),
@@ -98,6 +119,8 @@ class Gateway:
         self._acknowledge()
         if self._server is not None:
             self._server.close()
+        if self._door is not None:
+            self._door.close()
         self._sweep()
         with contextlib.suppress(TimeoutError):  # whoever is not done by then is cut off
             await asyncio.wait_for(self._quiet(), self.limits.drain_seconds)
@@ -125,6 +148,14 @@ class Gateway:
         found = match(request.method, request.path)
         if found is None:
             return Plan(self.limits.max_control_body_bytes, None)
+        try:
+            return self._begin(request, found)
+        except HttpError as error:
+            if found.route.protocol == "mlflow":
+                raise HttpError(tell_mlflow(error.response)) from error
+            raise
+
+    def _begin(self, request: Request, found: Match) -> Plan:
         if found.route.permission == "public":
             return Plan(0, lambda _, slot: slot.respond(self._public(found)))
         grant, lane = self._admit(request, found)
@@ -133,17 +164,20 @@ class Gateway:
         encoding = request.header(b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":
             raise HttpError(refusal(415, f"the body is '{encoding.decode('latin-1')[:20]}'", "send it uncompressed"))
-        if request.header(b"inference-header-content-length") is not None:
-            raise HttpError(
-                refusal(
-                    415,
-                    "the binary tensor data extension is not spoken here",
-                    "send JSON tensors (tritonclient: binary_data=False)",
-                )
-            )
+        speech = lane.speeches[found.route.protocol]
+        num_json_bytes = request.header(b"inference-header-content-length")
+        if num_json_bytes is not None and speech.read_binary is None:
+            raise HttpError(refusal(415, "binary tensors are not spoken here", "send JSON, without their header"))
+        if found.route.protocol == "mlflow":
+            mlflow.check_type(request.header(b"content-type"))
         if (refused := self._refused(lane)) is not None:
             raise HttpError(refused)
-        answer, holds = self._asking(request, found, grant, lane)
+        if (no_room := self._admission.shed(grant, lane.route, self._clock.monotonic_ns())) is not None:
+            raise HttpError(no_room.response)
+        # Two bodies of the same bytes may mean two things where they are cut elsewhere.
+        cut = "" if num_json_bytes is None else num_json_bytes.decode("latin-1")
+        scope = self._cache.scope_of(request, grant, lane.route, found.route.protocol, cut)
+        answer, holds = self._asking(speech, num_json_bytes, grant, lane, scope)
         return Plan(self.limits.max_body_bytes, answer, holds=holds)
 
     def hold(self, num_bytes: int) -> bool:
@@ -157,14 +191,24 @@ class Gateway:
         """Return the seconds since 1970."""
         return self._clock.now_ns() / 1e9
 
+    def shed(self, num_in_a_row: int) -> shed.Shed:
+        """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
+        event = shed.Refused(num_in_a_row)
+        self._shedding, what, _ = shed.decide(self._shedding, self._shed_view, event, self._clock.monotonic_ns(), 0.0)
+        return what
+
     def opened(self, connection: Connection) -> bool:
         """Take a connection in; False where there are too many."""
         self._connections.add(connection)
+        if self._door is not None:
+            self._door.inside(len(self._connections))
         return len(self._connections) <= self.limits.max_connections
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
+        if self._door is not None:
+            self._door.inside(len(self._connections))
         self._changed.set()
 
     # The way of an answer.
@@ -175,15 +219,21 @@ class Gateway:
             raise HttpError(
                 refusal(503, "the gateway has no route table yet", "try again", headers=(("Retry-After", "1"),))
             )
+        if self._follower.is_stale:
+            raise HttpError(_stale(self.config.auth_stale_seconds or 0.0))
         grant = authenticate(request, index, self._clock.now_ns())
-        lane = self._follower.lane(grant.team, found.app)
+        route, app = found.route, found.app
+        if not app:
+            named = request.header(b"datahall-app")
+            app = only_app(grant, index, route.permission, route.protocol) if named is None else named.decode("latin-1")
+        lane = self._follower.lane(grant.team, app)
         if lane is None or found.version not in ("", lane.route.number, lane.route.version):
-            what = f"there is no application '{found.app[:80]}'"
+            what = f"there is no application '{app[:80]}'"
             what += f" with the version '{found.version[:80]}' live" if found.version else ""
             raise HttpError(refusal(404, what, "datahall ps lists what is live"))
-        authorize(grant, found.route.permission, found.app)
-        if found.route.protocol not in lane.route.protocols:
-            what = f"the application '{found.app}' does not answer in this protocol"
+        authorize(grant, route.permission, app)
+        if route.protocol not in lane.route.protocols:
+            what = f"the application '{app}' does not answer in this protocol"
             raise HttpError(refusal(404, what, f"it answers in: {', '.join(lane.route.protocols)}"))
         return grant, lane
 
@@ -199,59 +249,80 @@ class Gateway:
         return None
 
     def _asking(
-        self, request: Request, found: Match, grant: KeyGrant, lane: Lane
+        self, speech: Speech, num_json_bytes: bytes | None, grant: KeyGrant, lane: Lane, scope: Scope | None
     ) -> tuple[Callable[[bytes, Slot], None], Callable[[], bool]]:
         """Return what answers a body, and whether a request with the same head would be decided on alike by now."""
         follower, index = self._follower, self._follower.index
         keys = index.keys if index is not None else None
-        is_tensors, expires_at_ns, now_ns = found.route.action == "infer", grant.expires_at_ns, self._clock.now_ns
-
-        scope = self._cache.scope_of(request, grant, lane.route, found.route.action)
+        expires_at_ns, now_ns = grant.expires_at_ns, self._clock.now_ns
+        read = speech.read
+        if num_json_bytes is not None and speech.read_binary is not None:
+            read = partial(speech.read_binary, num_json_bytes)
 
         def answer(body: bytes, slot: Slot) -> None:
             refused = self._refused(lane)
             if refused is None:
-                self._ask(body, slot, grant, lane, is_tensors, scope)
+                self._ask(body, slot, grant, lane, speech, read, scope)
             else:
-                slot.respond(refused)
+                slot.respond(refused if speech.tell is None else speech.tell(refused))
 
         def holds() -> bool:
             same = follower.index is index and index is not None and index.keys is keys and not self.draining
-            return same and (expires_at_ns is None or now_ns() < expires_at_ns)
+            return same and not follower.is_stale and (expires_at_ns is None or now_ns() < expires_at_ns)
 
         return answer, holds
 
-    def _ask(self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, is_tensors: bool, scope: Scope | None) -> None:
+    def _ask(
+        self,
+        body: bytes,
+        slot: Slot,
+        grant: KeyGrant,
+        lane: Lane,
+        speech: Speech,
+        read: Callable[[bytes], Asked],
+        scope: Scope | None,
+    ) -> None:
         started_ns = self._clock.monotonic_ns()
-        key = None
+        deadline_ns = started_ns + self._answer_ns
+        place = self._admission.enter(grant, lane.route, started_ns, deadline_ns=deadline_ns)
+        if isinstance(place, Refusal):
+            slot.respond(place.response)
+            return
+        key = kept = None
         if scope is not None:
             key = scope.key(body)
             kept = self._cache.get(key, seconds=lane.route.cache_seconds, now_ns=started_ns)
+        try:
+            asked = read(body) if kept is None else kept.asked
+            salt = self._recorder.draw_salt()
+            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked, speech, place, key)
             if kept is not None:
-                salt = self._recorder.draw_salt()
-                ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, kept.asked)
+                place.leave(started_ns, sample_ns=None)
                 slot.respond(self._recorder.repeat(lane.route, lane.revision, ticket, kept))
                 return
-        try:
-            asked = lane.tensors.read(body) if is_tensors else None
-            rows = lane.rows.read(body) if asked is None else asked.rows
-            salt = self._recorder.draw_salt()
-            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked, key)
-            lane.offer(Call(rows, started_ns + self._answer_ns, ticket))
+            lane.offer(Call(asked.rows, deadline_ns, ticket))
         except DatahallError as error:
-            slot.respond(from_error(error, retry_after_s=lane.retry_after_s()))
+            place.leave(started_ns, sample_ns=None)
+            refused = from_error(error, retry_after_s=lane.retry_after_s())
+            slot.respond(refused if speech.tell is None else speech.tell(refused))
 
     def _answered(self, lane: Lane, calls: list[Call], outcome: Outcome, replica: str) -> None:
+        now_ns = self._clock.monotonic_ns()
+        failed = isinstance(outcome, DatahallError)
+        for call in calls:
+            call.context.leave(now_ns, failed=failed)
         for slot, response in self._recorder.record(lane.route, lane.revision, calls, outcome, replica):
             slot.respond(response)
 
     def _public(self, found: Match) -> Response:
         action = found.route.action
         if action == "server":
-            return json_response(v2.describe_server(datahall.__version__))
+            return json_response(v2_metadata.describe_server(datahall.__version__))
+        if action == "version":
+            return json_response(datahall.__version__)
         if action in ("healthz", "live"):
             return json_response({"live": True})
-        ready = self._follower.index is not None and not self.draining
+        ready = self._follower.index is not None and not self.draining and not self._follower.is_stale
         if action == "ready":
             ready = ready and self._follower.all_ready
         body = {
@@ -278,14 +349,25 @@ class Gateway:
         if self.port:
             self._acknowledge()
 
+    def _follow(self) -> None:
+        """Look for a newer table, whose quotas count at once as its keys do, and tell what is wrong as soon as it is."""
+        self._follower.step()
+        if self._follower.newest is not None:
+            self._admission.follow(self._follower.newest, self._clock.monotonic_ns())
+        if self._follower.problem != self._told:
+            self._acknowledge()
+
     def _acknowledge(self) -> None:
         """Tell control which revision is in use, so that it knows when old replicas may go."""
+        self._told = self._follower.problem
         state = {
             "gateway": self.config.gateway,
             "pid": os.getpid(),
+            "started_at": self.config.started_at,
             "port": self.port,
             "revision": self._follower.revision,
             "draining": self.draining,
+            "problem": self._told,
             "at_ns": self._clock.now_ns(),
         }
         path = Path(self.config.runtime) / f"gateway-{self.config.gateway}.json"
@@ -300,9 +382,18 @@ class Gateway:
 def _describe(found: Match, lane: Lane) -> Response:
     route = lane.route
     if found.route.action == "model":
-        return json_response(v2.describe_model(route.app, route.number, route.manifest))
+        return json_response(v2_metadata.describe_model(route.app, route.number, route.manifest))
     body = {"name": route.app, "version": route.number, "ready": lane.ready}
     return json_response(body, status=200 if lane.ready else 503)
+
+
+def _stale(seconds: float) -> Response:
+    return refusal(
+        503,
+        f"control has not confirmed any key for {seconds / 3600:g} h, so none is taken",
+        "start control again, its log says what is wrong: datahall logs control",
+        headers=(("Retry-After", "60"),),
+    )
 
 
 def _decision_files(config: GatewayConfig) -> DecisionFiles | None:

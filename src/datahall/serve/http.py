@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import Protocol, cast
-from urllib.parse import unquote
 
 import httptools
 
+from datahall.policy.shed import WINDOW_NS, Shed
 from datahall.serve.config import GatewayLimits
-from datahall.serve.exchange import Again, Plan, Request, Slot
+from datahall.serve.exchange import Again, Plan, Request, Slot, body_too_large, head_too_large, split_target
 from datahall.serve.responses import HttpError, Response, refusal, render
 from datahall.serve.splice import Splice
 
@@ -22,7 +22,19 @@ SLICE_BYTES = 16 << 10
 SMALL_BODY_BYTES = 64 << 10
 """What is read of a refused request's body to keep its connection."""
 
-_SINGLE = frozenset((b"host", b"authorization", b"x-api-key", b"content-encoding", b"content-type", b"content-length"))
+_REFUSALS = frozenset((429, 503))
+_SINGLE = frozenset(
+    (
+        b"host",
+        b"authorization",
+        b"x-api-key",
+        b"content-encoding",
+        b"content-type",
+        b"content-length",
+        b"inference-header-content-length",
+        b"datahall-app",
+    )
+)
 
 
 class Application(Protocol):
@@ -40,6 +52,9 @@ class Application(Protocol):
 
     def now_s(self) -> float:
         """Return the seconds since 1970."""
+
+    def shed(self, num_in_a_row: int) -> Shed:
+        """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
 
     def opened(self, connection: Connection) -> bool:
         """Take a connection in; False where there are too many."""
@@ -70,6 +85,9 @@ class Connection(asyncio.Protocol):
         self._peer_done = False
         self._since = self._heard_at = self._loop.time()
         self._paused = False
+        self._num_refused = 0
+        """In a row."""
+        self._rest: asyncio.TimerHandle | None = None
         self._stuffed = False
         self._stuffed_since = 0.0
         self._first = b""
@@ -93,6 +111,8 @@ class Connection(asyncio.Protocol):
         """Free everything that this client held."""
         self.closed = True
         self._transport = None
+        if self._rest is not None:
+            self._rest.cancel()
         self._release(self._request)
         if self._splice is not None:
             self._splice.abort()
@@ -152,7 +172,7 @@ class Connection(asyncio.Protocol):
                 # The parser tells of a header only when it is whole; one slice may also hold what came before it.
                 self._num_fed += len(piece)
                 if self._num_fed > self._limits.max_head_bytes + SLICE_BYTES:
-                    self._refuse(_head_too_large(self._limits))
+                    self._refuse(head_too_large(self._limits))
                     return
         self._balance()
 
@@ -200,11 +220,15 @@ class Connection(asyncio.Protocol):
         if not self._in_head:
             return
         name = name.lower()
-        if name in _SINGLE and request.header(name) is not None:
+        headers = request.headers
+        if len(headers) >= self._limits.max_num_headers:
+            raise HttpError(head_too_large(self._limits))
+        first = request.first
+        if name not in first:
+            first[name] = value
+        elif name in _SINGLE:
             raise HttpError(refusal(400, f"the header '{name.decode('latin-1')}' comes twice", close=True))
-        if len(request.headers) >= self._limits.max_num_headers:
-            raise HttpError(_head_too_large(self._limits))
-        request.headers.append((name, value))
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide what becomes of the request before any of its body is kept."""
@@ -223,7 +247,7 @@ class Connection(asyncio.Protocol):
             self._reject(request, error.response)
             return
         if (request.content_length or 0) > request.plan.max_body_bytes:
-            self._reject(request, _body_too_large(request.plan.max_body_bytes))
+            self._reject(request, body_too_large(request.plan.max_body_bytes))
             return
         if request.plan.answer is None:
             self._begin_splice(request)
@@ -237,7 +261,7 @@ class Connection(asyncio.Protocol):
             return
         request.num_body_bytes += len(body)
         if request.num_body_bytes > request.plan.max_body_bytes:
-            raise HttpError(_body_too_large(request.plan.max_body_bytes))
+            raise HttpError(body_too_large(request.plan.max_body_bytes))
         if self._splice is not None:
             self._splice.send(body)
             return
@@ -284,6 +308,10 @@ class Connection(asyncio.Protocol):
         slots.clear()
         self._transport.write(render(response, now_s=self._app.now_s(), close=False))
         self._since = self._loop.time()
+        if response.status in _REFUSALS or self._num_refused:
+            self._count_refusal(response.status in _REFUSALS)
+            if self._deaf:
+                self._finish()
         return True
 
     def flush(self) -> None:
@@ -294,6 +322,7 @@ class Connection(asyncio.Protocol):
             response = cast("Response", slot.response)
             last = response.close or (not self._slots and (self._deaf or self._app.draining) and self._request is None)
             parts.append(render(response, now_s=self._app.now_s(), close=last, head_only=slot.head_only))
+            self._count_refusal(response.status in _REFUSALS)
             if response.close:
                 self._slots.clear()
                 self._deaf = True
@@ -347,14 +376,7 @@ class Connection(asyncio.Protocol):
     def _read_target(self, request: Request) -> None:
         if self._parser.get_http_version() == "1.1" and not request.header(b"host"):
             raise HttpError(refusal(400, "the header 'host' is missing", close=True))
-        try:
-            url = httptools.parse_url(request.target)
-            request.path = unquote((url.path or b"").decode("ascii"), errors="strict")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
-            raise HttpError(refusal(400, "the target is not a URL", close=True)) from error
-        if not request.path.startswith("/"):
-            raise HttpError(refusal(400, "the target has no path", close=True))
-        request.target = (url.path or b"/") + (b"?" + url.query if url.query else b"")
+        request.path, request.target = split_target(request.target)
         length = request.header(b"content-length")
         request.content_length = int(length) if length is not None else None
 
@@ -414,6 +436,20 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
+    def _count_refusal(self, refused: bool) -> None:
+        """Take note of an answer; at extremes, stop reading for a while from a client that gets refusals only."""
+        self._num_refused = self._num_refused + 1 if refused else 0
+        what: Shed = self._app.shed(self._num_refused) if refused else "go on"
+        if what == "close":
+            self._deaf = True
+        elif what == "rest" and self._rest is None:
+            self._rest = self._loop.call_later(WINDOW_NS / 1e9, self._rested)
+            self._balance()
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._balance()
+
     def _remember(self, request: Request, plan: Plan) -> None:
         """Keep the head of a request that came whole, alone and in one piece, for those that begin with the same bytes.
 
@@ -433,7 +469,7 @@ class Connection(asyncio.Protocol):
     def _count_head(self, num_bytes: int) -> None:
         self._num_head_bytes += num_bytes
         if self._num_head_bytes > self._limits.max_head_bytes:
-            raise HttpError(_head_too_large(self._limits))
+            raise HttpError(head_too_large(self._limits))
 
     def _release(self, request: Request | None) -> None:
         if request is not None and request.body:
@@ -443,7 +479,8 @@ class Connection(asyncio.Protocol):
         """Read only while the client reads, control takes what is sent, and not too many answers are owed."""
         crowded = len(self._slots) > self._limits.max_pipelined
         choked = self._splice is not None and self._splice.choked
-        wanted = (self._stuffed or crowded or choked) and self._closing_at is None
+        resting = self._rest is not None
+        wanted = (self._stuffed or crowded or choked or resting) and self._closing_at is None
         if self._transport is None or wanted == self._paused:
             return
         self._paused = wanted
@@ -463,16 +500,3 @@ class Connection(asyncio.Protocol):
     def balance(self) -> None:
         """Look again whether to read: control can take more, or less."""
         self._balance()
-
-
-def _head_too_large(limits: GatewayLimits) -> Response:
-    return refusal(
-        431,
-        "the headers are too large",
-        f"send at most {limits.max_num_headers} headers and {limits.max_head_bytes} bytes of them",
-        close=True,
-    )
-
-
-def _body_too_large(limit: int) -> Response:
-    return refusal(413, f"the body is larger than {limit} bytes", "send fewer rows in one request", close=True)

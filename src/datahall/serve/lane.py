@@ -10,9 +10,8 @@ from datahall.core.errors import DatahallError, UnavailableError, UserError
 from datahall.core.ports import Clock
 from datahall.core.records import Route, RouteReplica
 from datahall.serve.batch import BatchQueue, BatchSettings, Item
-from datahall.serve.columns import RowReader
 from datahall.serve.link import Connect, Link, Outcome
-from datahall.serve.protocols.v2 import TensorReader
+from datahall.serve.protocols.speech import speeches
 from datahall.serve.rows import Rows, join
 
 MAX_ATTEMPTS = 2
@@ -24,6 +23,9 @@ class Context(Protocol):
     @property
     def gone(self) -> bool:
         """Whether the client has left: nothing needs to be computed for it any more."""
+
+    def leave(self, now_ns: int, *, failed: bool) -> None:
+        """Nothing more is done for the call. May be told twice."""
 
 
 class Call:
@@ -59,8 +61,7 @@ class Lane:
         self.route = route
         self.revision = -1
         """The newest revision of the routes in which this deployment is: while it drains, no longer the one in use."""
-        self.rows = RowReader(route.manifest)
-        self.tensors = TensorReader(route.manifest)
+        self.speeches = speeches(route)
         self.num_open = 0
         self._connect, self._clock, self._answered = connect, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)
@@ -142,6 +143,9 @@ class Lane:
         self._finish([item.key for item in taken.expired], late, "")
         for batch, port in zip(taken.batches, idle, strict=False):
             calls = [item.key for item in batch if not item.key.context.gone]
+            for item in batch:
+                if item.key.context.gone:
+                    item.key.context.leave(now, failed=True)
             self.num_open -= len(batch) - len(calls)
             if calls:
                 self._send(port, calls)

@@ -5,27 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import msgspec
 
 from datahall.core.errors import DatahallError, UnavailableError
 from datahall.core.ports import Clock
 from datahall.core.records import Answer, KeyGrant, Route
+from datahall.serve.admission import Place
 from datahall.serve.answers import answer_ids
-from datahall.serve.cached import AnswerCache, Kept
+from datahall.serve.cached import AnswerCache, Kept, keep
 from datahall.serve.config import GatewayConfig
 from datahall.serve.exchange import Slot
 from datahall.serve.lane import Call
 from datahall.serve.link import Outcome
-from datahall.serve.protocols import plain, v2
-from datahall.serve.responses import Response, from_error, refusal
+from datahall.serve.protocols.binary import BINARY_TYPE, LENGTH_HEADER
+from datahall.serve.protocols.prepared import Asked, Prepared, begin
+from datahall.serve.protocols.speech import Speech
+from datahall.serve.responses import JSON_TYPE, Response, from_error, refusal
 from datahall.serve.segments import AnswerLog
-
-if TYPE_CHECKING:
-    import numpy as np
 
 ID_HEADER = "Datahall-Answer-Id"
 CACHE_HIT = ("Datahall-Cache", "hit")
@@ -42,10 +41,16 @@ class Ticket(msgspec.Struct, gc=False):
     input_digest: str
     """Taken at once, so that the body need not be held while it waits."""
     started_ns: int
-    asked: v2.Asked | None
-    """Set for the Open Inference Protocol; None for plain JSON."""
+    asked: Asked
+    speech: Speech
+    place: Place
+    """Among the requests in flight."""
     cache_key: bytes | None = None
     """Under which the result may be given again; None where it may not."""
+
+    def leave(self, now_ns: int, *, failed: bool) -> None:
+        """Give the place back: there is an answer, or there will be none."""
+        self.place.leave(now_ns, sample_ns=None if failed else now_ns - self.started_ns)
 
     @property
     def gone(self) -> bool:
@@ -102,46 +107,50 @@ class Recorder:
         self, route: Route, revision: int, calls: list[Call], outcome: Outcome, replica: str
     ) -> list[tuple[Slot, Response]]:
         """Return every call's response; the good ones' records are with the kernel by then, in one write."""
-        if isinstance(outcome, DatahallError):
-            failed = _failed(outcome)
-            return [(cast("Ticket", call.context).slot, failed) for call in calls]
+        try:
+            if isinstance(outcome, DatahallError):
+                raise outcome
+            prepared = begin(route.manifest, outcome)
+        except DatahallError as error:
+            return [_failed(cast("Ticket", call.context), error) for call in calls]
         origin = Origin(route, revision, replica, self._clock.now_ns(), self._clock.monotonic_ns())
         responses: list[tuple[Slot, Response]] = []
         records: list[Answer] = []
-        answered: list[tuple[Slot, Response]] = []
+        answered: list[tuple[Ticket, Response]] = []
         kept: list[tuple[bytes, Kept]] = []
         first, start = self._log.next_sequence, 0
         for call in calls:
             ticket, stop = cast("Ticket", call.context), start + call.num_rows
-            arrays = {name: array[start:stop] for name, array in outcome.items()}
-            start = stop
             try:
-                record, response = self._answer(origin, ticket, first + len(records), arrays, call.num_rows)
+                record, response = self._answer(origin, ticket, first + len(records), prepared, start, stop)
             except DatahallError as error:
-                responses.append((ticket.slot, _failed(error)))
+                responses.append(_failed(ticket, error))
                 continue
+            else:
+                if ticket.cache_key is not None:
+                    kept.append((ticket.cache_key, keep(prepared, start, stop, ticket.asked, record)))
+            finally:
+                start = stop
             records.append(record)
-            answered.append((ticket.slot, response))
-            if ticket.cache_key is not None:
-                kept.append((ticket.cache_key, Kept(arrays, call.num_rows, ticket.asked, replica, record.id)))
+            answered.append((ticket, response))
         if records:
             try:
                 self._log.append(records)
             except UnavailableError as error:
-                return responses + [(slot, from_error(error)) for slot, _ in answered]
+                return responses + [_failed(ticket, error) for ticket, _ in answered]
         for key, one in kept:
             self._cache.keep(key, one, route, origin.monotonic_ns)
-        return responses + answered
+        return responses + [(ticket.slot, response) for ticket, response in answered]
 
     def repeat(self, route: Route, revision: int, ticket: Ticket, kept: Kept) -> Response:
-        """Return a kept result as an answer of its own, with its own id and record; both tell whose result it is."""
+        """Return a kept result as an answer of its own, with its own id and record, which names the first such answer."""
         now_ns, monotonic_ns = self._clock.now_ns(), self._clock.monotonic_ns()
         origin = Origin(route, revision, kept.replica, now_ns, monotonic_ns, kept.answer_id)
         try:
-            record, response = self._answer(origin, ticket, self._log.next_sequence, kept.arrays, kept.num_rows)
+            record, response = self._answer(origin, ticket, self._log.next_sequence, kept.prepared, 0, kept.num_rows)
             self._log.append([record])
         except DatahallError as error:
-            return _failed(error)
+            return _failed(ticket, error)[1]
         return msgspec.structs.replace(response, headers=(CACHE_HIT,))
 
     async def tick(self) -> None:
@@ -158,14 +167,17 @@ class Recorder:
         self._log.close(self._clock.monotonic_ns())
 
     def _answer(
-        self, origin: Origin, ticket: Ticket, sequence: int, arrays: Mapping[str, np.ndarray], num_rows: int
+        self, origin: Origin, ticket: Ticket, sequence: int, prepared: Prepared, start: int, stop: int
     ) -> tuple[Answer, Response]:
         route = origin.route
         answer_id = self._make_id(sequence, origin.revision, origin.at_ns)
-        if ticket.asked is not None:
-            body = v2.encode_answer(route.app, route.number, route.manifest, arrays, ticket.asked)
+        lines = b"%b: %b\r\n" % (_ID_HEADER, answer_id.encode())
+        write_binary = ticket.speech.write_binary if ticket.asked.binary else None
+        if write_binary is None:
+            body = ticket.speech.write(prepared, start, stop, ticket.asked, answer_id)
         else:
-            body = plain.encode_answer(answer_id, route.version, route.manifest, arrays)
+            body, num_json_bytes = write_binary(prepared, start, stop, ticket.asked)
+            lines += b"%b: %d\r\n" % (LENGTH_HEADER.encode(), num_json_bytes)
         record = Answer(
             id=answer_id,
             gateway=self._config.gateway,
@@ -182,11 +194,11 @@ class Recorder:
             salt=ticket.salt,
             input_digest=ticket.input_digest,
             output_digest=salted_digest(ticket.salt, body),
-            num_rows=num_rows,
+            num_rows=stop - start,
             latency_us=(origin.monotonic_ns - ticket.started_ns) // 1000,
             cached_from=origin.cached_from,
         )
-        return record, Response(200, body, lines=b"%b: %b\r\n" % (_ID_HEADER, answer_id.encode()))
+        return record, Response(200, body, lines=lines, content_type=JSON_TYPE if write_binary is None else BINARY_TYPE)
 
 
 def salted_digest(salt: bytes, body: bytes) -> str:
@@ -197,8 +209,10 @@ def salted_digest(salt: bytes, body: bytes) -> str:
     return hashlib.sha256(salt + body).hexdigest()
 
 
-def _failed(error: DatahallError) -> Response:
+def _failed(ticket: Ticket, error: DatahallError) -> tuple[Slot, Response]:
     """Return what a client is told; a failing model is a 500 without its inner life."""
     if error.http_status >= 500 and not isinstance(error, UnavailableError):
-        return refusal(500, error.what, "the replica's log says more: datahall logs")
-    return from_error(error)
+        response = refusal(500, error.what, "the replica's log says more: datahall logs")
+    else:
+        response = from_error(error)
+    return ticket.slot, response if ticket.speech.tell is None else ticket.speech.tell(response)

@@ -12,6 +12,7 @@ from datahall.core.errors import DatahallError, UnavailableError
 
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 _encode = msgspec.json.Encoder().encode
+JSON_TYPE = b"application/json"
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -23,6 +24,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     close: bool = False
     lines: bytes = b""
     """Further headers, as they go on the wire."""
+    content_type: bytes = JSON_TYPE
 
 
 class HttpError(Exception):
@@ -61,6 +63,8 @@ def render(response: Response, *, now_s: float, close: bool, head_only: bool = F
         lines += b"Connection: close\r\n"
     body = response.body
     first = _first_lines(response.status, int(now_s))
+    if response.content_type is not JSON_TYPE:
+        first = first.replace(JSON_TYPE, response.content_type)
     return b"%bContent-Length: %d\r\n%b\r\n%b" % (first, len(body), lines, b"" if head_only else body)
 
 

@@ -10,7 +10,9 @@ import msgspec
 from datahall.serve.responses import HttpError, refusal
 
 Permission = Literal["public", "predict"]
-Action = Literal["healthz", "readyz", "server", "live", "ready", "model", "model_ready", "infer", "predict"]
+Action = Literal[
+    "healthz", "readyz", "server", "live", "ready", "model", "model_ready", "infer", "predict", "invoke", "version"
+]
 
 
 class HotRoute(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +26,7 @@ class HotRoute(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def protocol(self) -> str:
         """The protocol that it belongs to, as `serve.protocols` of an application file names it."""
-        return "predict" if self.path.startswith("/predict/") else "v2"
+        return {"predict": "predict", "invoke": "mlflow"}.get(self.action, "v2")
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):
@@ -50,10 +52,16 @@ HOT_ROUTES: tuple[HotRoute, ...] = (
     ),
     HotRoute(method="POST", path="/v2/models/{app}/versions/{version}/infer", permission="predict", action="infer"),
     HotRoute(method="POST", path="/predict/{app}", permission="predict", action="predict"),
+    HotRoute(method="GET", path="/ping", permission="public", action="readyz"),
+    HotRoute(method="GET", path="/health", permission="public", action="readyz"),
+    HotRoute(method="GET", path="/version", permission="public", action="version"),
+    HotRoute(method="POST", path="/invocations", permission="predict", action="invoke"),
+    HotRoute(method="POST", path="/invocations/{app}", permission="predict", action="invoke"),
+    HotRoute(method="POST", path="/gateway/{app}/invocations", permission="predict", action="invoke"),
 )
 """The whole surface of the gateway; a test compares it with what is documented."""
 
-OWNED = ("/v2/", "/predict/")
+OWNED = ("/v2/", "/predict/", "/invocations/", "/gateway/")
 """Below these prefixes nothing goes on to control: an unknown path is a 404 here."""
 
 _PARTS = tuple((route, route.path.split("/")) for route in HOT_ROUTES)

@@ -132,7 +132,18 @@ class Index:
         # For the owner's key an application needs no team: in a hall, a name belongs to the team that declared it first.
         self._routes = {(EVERY_TEAM, route.app): route for route in table.routes}
         self._routes |= {(route.team, route.app): route for route in table.routes}
+        self._apps: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def route(self, team: str, app: str) -> Route | None:
         """Return the way to what a key's team may ask; another team's application does not exist for it."""
         return self._routes.get((team, app))
+
+    def apps(self, team: str, protocol: str) -> tuple[str, ...]:
+        """Return the applications that a key's team may ask in a protocol, by name."""
+        found = self._apps.get((team, protocol))
+        if found is None:
+            apps = {
+                app for (owner, app), route in self._routes.items() if owner == team and protocol in route.protocols
+            }
+            found = self._apps[team, protocol] = tuple(sorted(apps))
+        return found

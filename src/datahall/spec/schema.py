@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
@@ -217,6 +217,35 @@ class RolloutSection(Section):
     )
 
 
+class LimitsSection(Section):
+    """What all who ask this application may ask of it together, over all gateways; beyond, they get 429."""
+
+    rate_per_s: float | None = Field(
+        default=None, description="Requests a second, over time; without, no limit.", gt=0, le=1e9
+    )
+    burst: int | None = Field(
+        default=None,
+        description="Requests that may come at once before the rate holds; one second's worth where left out.",
+        ge=1,
+        le=10**9,
+    )
+    concurrency: int | None = Field(
+        default=None, description="Requests that are worked on at a time; without, no limit.", ge=1, le=10**6
+    )
+
+    @model_validator(mode="after")
+    def _burst_of_a_rate(self) -> Self:
+        if self.burst is not None and self.rate_per_s is None:
+            raise PydanticCustomError("datahall", "has a burst without a rate", {"expected": "rate_per_s beside burst"})
+        return self
+
+
+class CacheSection(Section):
+    """Whether an answer may be given again to the same team for the same input."""
+
+    seconds: float = Field(default=0, description="For how long it may; 0 is never.", ge=0, le=86_400)
+
+
 class ServeSection(Section):
     """How the released version answers."""
 
@@ -226,6 +255,8 @@ class ServeSection(Section):
         description="How it can be asked: v2 (Open Inference Protocol), predict (plain JSON).",
         min_length=1,
     )
+    limits: LimitsSection = Field(default=LimitsSection(), description="How much may be asked of it.")
+    cache: CacheSection = Field(default=CacheSection(), description="Whether answers are given again.")
     rollout: RolloutSection = Field(default=RolloutSection(), description="How a new version replaces the old one.")
 
 

@@ -20,7 +20,7 @@ from datahall.app.http.guard import answer, body_of, install_errors, key_of, onc
 from datahall.app.jobs import Cancel
 from datahall.core.errors import DatahallError, RepeatedError, SpecError, UserError
 from datahall.core.ports import Catalogue, Clock
-from datahall.core.records import KeyGrant
+from datahall.core.records import KeyGrant, Priority
 from datahall.security.access import PERMISSIONS, authorize
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -39,6 +39,7 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     scopes: tuple[str, ...]
     team: str = "main"
     days: float | None = None
+    priority: Priority = "normal"
 
 
 class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,7 +97,7 @@ class Api:
     async def issue_key(self, request: Request) -> Response:
         """Issue a key; its text is in this one answer."""
         body = await body_of(request, KeyBody)
-        issue = partial(self._control.issue_key, once=request.state.once)
+        issue = partial(self._control.issue_key, priority=body.priority, once=request.state.once)
         made = await asyncio.to_thread(issue, body.name, body.scopes, body.team, body.days)
         return answer(made, status=201)
 

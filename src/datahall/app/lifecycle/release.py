@@ -13,7 +13,7 @@ from datahall.core.errors import RefusedError
 from datahall.core.ids import new_id
 from datahall.core.ports import Catalogue
 from datahall.core.ports.clock import Clock
-from datahall.core.records import Bundle, BundleManifest, Change, Deployment, Holdout, Policy, Verdict, Version
+from datahall.core.records import Bundle, BundleManifest, Change, Deployment, Holdout, Policy, Quota, Verdict, Version
 from datahall.deploy.admission import Admission
 from datahall.policy import gate, select
 from datahall.registry.exhibits import Anchored, gate_view
@@ -161,6 +161,8 @@ class DeployStage:
             protocols=call.spec.serve.protocols,
             drain_seconds=call.spec.serve.rollout.drain_seconds,
             opened_at_ns=now,
+            quota=Quota(**call.spec.serve.limits.model_dump()),
+            cache_seconds=call.spec.serve.cache.seconds,
         )
         live = [old for old in before if old.state == "live"]
         same = [old for old in live if msgspec.structs.replace(old, id=deployment.id, opened_at_ns=now) == deployment]

@@ -12,17 +12,20 @@ import msgspec
 from datahall.app.contents import KeptManifests
 from datahall.app.control import Control
 from datahall.app.decisions import DecisionLog
+from datahall.app.gateways import acknowledged
 from datahall.app.http.api import make_api
 from datahall.app.http.listen import serve_until_told
 from datahall.app.lifeline import hold
 from datahall.app.owner import ensure_owner
 from datahall.app.reconciler import Reconciler
+from datahall.app.rules import TeamRules
 from datahall.app.sealing import Sealer, seal_on
-from datahall.app.supervisor import GATEWAY, ControlOrder
+from datahall.app.supervisor import ControlOrder
 from datahall.app.wiring import Hall, open_hall
 from datahall.backends.db.telemetry import Telemetry
 from datahall.core.errors import DatahallError
 from datahall.core.hall import HallPaths
+from datahall.serve.confirm import publish_confirmation
 from datahall.serve.table import publish_routes
 
 SEAL_SECONDS = 1.0
@@ -36,18 +39,20 @@ def main() -> int:
     paths = HallPaths(Path(order.hall))
     try:
         with open_hall(paths, lifeline=order.lifeline) as hall:
-            return _serve(hall)
+            return _serve(hall, order.num_gateways)
     except DatahallError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
 
 
-def _serve(hall: Hall) -> int:
+def _serve(hall: Hall, num_gateways: int) -> int:
     ensure_owner(hall.catalogue, hall.keys, hall.clock)
     control = Control(hall)
     control.recover()
     telemetry = Telemetry(hall.paths.telemetry)
     control.watch(telemetry.problems)
+    rules = TeamRules(hall.paths)
+    control.watch(rules.problems)
     reconciler = Reconciler(
         hall.catalogue,
         hall.admission,
@@ -59,6 +64,9 @@ def _serve(hall: Hall) -> int:
         integrate=hall.sequencer.flush,
         manifests=KeptManifests(hall.vault),
         decisions=DecisionLog(telemetry),
+        confirm=partial(publish_confirmation, hall.paths.routes, signer=hall.keys.signer),
+        teams=rules,
+        num_gateways=num_gateways,
     )
     reconciler.start()
     ending = threading.Event()
@@ -97,12 +105,3 @@ def _collect_on(hall: Hall, ending: threading.Event, control: Control) -> None:
             problems[:] = [f"garbage collection: {error.what if isinstance(error, DatahallError) else error}"]
         else:
             problems.clear()
-
-
-def acknowledged(runtime: Path) -> int:
-    """Return the lowest route revision that the living gateways follow; a gateway that is gone follows none."""
-    try:
-        state = msgspec.json.decode((runtime / f"gateway-{GATEWAY}.json").read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
-        return 0
-    return int(state["revision"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import msgspec
 
 from datahall.app.lifeline import hold
+from datahall.app.processes import started_at
 from datahall.app.supervisor import GatewayOrder
 from datahall.backends.transport.unix import connect
 from datahall.core.clock import SystemClock
@@ -17,4 +19,5 @@ def main() -> int:
     """Serve until told to stop."""
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=GatewayOrder)
     hold(order.lifeline)
-    return serve(order.config, connect=connect, clock=SystemClock(), listening=lambda _: None)
+    config = msgspec.structs.replace(order.config, started_at=started_at(os.getpid()))
+    return serve(config, connect=connect, clock=SystemClock(), listening=lambda _: None)

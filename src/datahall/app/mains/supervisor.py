@@ -18,13 +18,20 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
     hall: str
     host: str
     port: int
+    num_gateways: int | None = None
 
 
 def main() -> int:
     """Supervise the hall that standard input names."""
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=SupervisorOrder)
     try:
-        return supervise(HallPaths(Path(order.hall)), order.host, order.port, started=lambda _: None)
+        return supervise(
+            HallPaths(Path(order.hall)),
+            order.host,
+            order.port,
+            num_gateways=order.num_gateways,
+            started=lambda _: None,
+        )
     except DatahallError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

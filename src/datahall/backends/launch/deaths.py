@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import signal
@@ -14,7 +15,15 @@ _TAIL_BYTES = 4096
 _TAIL_LINES = 12
 _API_KEY = re.compile(r"dh_[0-9a-f]{64}")
 _KEY_IN_JSON = re.compile(rb'"([A-Za-z0-9+/]{43}=)"')
-_NO_MEMORY = ("MemoryError", "bad_alloc", "Cannot allocate memory", "Unable to allocate")
+# Python's and numpy's words, C++'s, the system's, OpenBLAS's, ONNX Runtime's.
+_NO_MEMORY = (
+    "MemoryError",
+    "Unable to allocate",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "Memory allocation still failed",
+    "Failed to allocate memory",
+)
 _SIGNALS = {
     signal.SIGKILL: "was killed, most often for want of memory on this machine",
     signal.SIGTERM: "was told to stop",
@@ -43,6 +52,16 @@ def failure_of(name: str, status: int, log: Path, start: int, *, stopped: bool, 
     last = f": {lines[-1].strip()[:300]}" if lines and status > 0 else ""
     hint = "\n    ".join(["the end of its log:", *lines]) if lines else "its log is empty"
     return Failure(error=error, what=f"'{name}' {what}{last}", where=str(log), hint=hint)
+
+
+def note_death(log: Path, death: Failure) -> None:
+    """Write why a process ended at the end of its own log, where people look first."""
+    with contextlib.suppress(OSError):  # a full disk, or a log that was taken away: its owner is told all the same
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, f"{death.what}\n".encode())
+        finally:
+            os.close(descriptor)
 
 
 def secrets_in(order: bytes) -> frozenset[str]:

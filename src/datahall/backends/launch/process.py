@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from datahall.backends.launch.deaths import failure_of
+from datahall.backends.launch.deaths import failure_of, note_death
 from datahall.backends.launch.handover import MAX_MESSAGE_BYTES
 from datahall.core.jobs import Failure, Message
 
@@ -53,6 +53,7 @@ class LocalProcess:
         self._lock = threading.Lock()
         self._status: int | None = None
         self._stopped = False
+        self._death: Failure | None = None
         self._buffer = bytearray()
         self._searched = 0
         self._concluded = False
@@ -93,15 +94,8 @@ class LocalProcess:
             if not more:
                 self._wait_for_news()
         if not self._concluded:
-            status = self.poll()
-            assert status is not None
-            yield self._conclude(
-                Message(
-                    failure=failure_of(
-                        self._name, status, self._log, self._log_start, stopped=self._stopped, secrets=self._secrets
-                    )
-                )
-            )
+            assert self._death is not None, "a process that has ended was cleared away"
+            yield self._conclude(Message(failure=self._death))
 
     def poll(self) -> int | None:
         """Return the exit status, negative for a signal, or None while it runs."""
@@ -186,6 +180,11 @@ class LocalProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left but the leader's remains
             os.killpg(self.pid, signal.SIGKILL)
         self._status = self._popen.wait()
+        self._death = failure_of(
+            self._name, self._status, self._log, self._log_start, stopped=self._stopped, secrets=self._secrets
+        )
+        if self._status and not self._stopped:  # the kernel's SIGKILL leaves no word in a log
+            note_death(self._log, self._death)
         os.close(self._lifeline)
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -9,6 +9,19 @@ import msgspec
 from datahall.core.records.base import Record
 from datahall.core.records.bundle import BundleManifest
 
+Priority = Literal["high", "normal", "low"]
+"""Who waits, and who is refused, first: low before normal before high."""
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one team, or one application, may ask of all gateways together; None is no limit."""
+
+    rate_per_s: float | None = None
+    burst: int | None = None
+    """How many requests may come at once before the rate holds; None is one second's worth of them."""
+    concurrency: int | None = None
+    """How many requests may be worked on at a time."""
+
 
 class Deployment(Record, frozen=True, kw_only=True):
     """A version that should have traffic (`live`) or had it (`retired`)."""
@@ -27,6 +40,8 @@ class Deployment(Record, frozen=True, kw_only=True):
     drain_seconds: float
     opened_at_ns: int
     closed_at_ns: int = 0
+    quota: Quota = Quota()
+    cache_seconds: float = 0.0
 
 
 class Replica(Record, frozen=True, kw_only=True):
@@ -53,20 +68,6 @@ class RouteReplica(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     address: str
-
-
-Priority = Literal["high", "normal", "low"]
-"""Who waits, and who is refused, first: low before normal before high."""
-
-
-class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one team, or one application, may ask of all gateways together; None is no limit."""
-
-    rate_per_s: float | None = None
-    burst: int | None = None
-    """How many requests may come at once before the rate holds; None is one second's worth of them."""
-    concurrency: int | None = None
-    """How many requests may be worked on at a time."""
 
 
 class TeamRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

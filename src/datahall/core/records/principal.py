@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from datahall.core.records.base import Record
+from datahall.core.records.deployment import Priority
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
@@ -21,3 +22,4 @@ class ApiKey(Record, frozen=True, kw_only=True):
     created_at_ns: int
     expires_at_ns: int | None
     revoked_at_ns: int | None = None
+    priority: Priority = "normal"

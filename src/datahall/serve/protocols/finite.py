@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+import msgspec
 
 from datahall.core.errors import DatahallError
 
+_encode = msgspec.json.Encoder().encode
+_NOT_FINITE = "the model answered with a number that is not finite"
 
-def finite_list(array: np.ndarray) -> list[Any]:
-    """Return the numbers as (nested) lists. Raises DatahallError for NaN and infinities, which JSON cannot say."""
-    if not np.isfinite(array).all():
-        raise DatahallError("the model answered with a number that is not finite")
-    return array.tolist()  # type: ignore[no-any-return]
+
+def encode_finite(numbers: Any) -> bytes:
+    """Return a number, or (nested) lists of numbers, as JSON.
+
+    Raises DatahallError for NaN and infinities, which JSON cannot say.
+    """
+    encoded = _encode(numbers)
+    if b"n" in encoded:  # msgspec writes `null` for them, and no number has an n
+        raise DatahallError(_NOT_FINITE)
+    return encoded

@@ -9,6 +9,7 @@ import typer
 from datahall.app.cli.session import connect
 from datahall.app.cli.show import AsJson, coloured, console, print_json, table
 from datahall.core.hall import HallPaths
+from datahall.core.records import Priority
 
 command = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Issue, list and revoke API keys; rotate the master key."
@@ -22,12 +23,16 @@ def issue(
     scope: Annotated[list[str], typer.Option("--scope", help="What it may do: predict, predict:APP, read or admin.")],
     team: Annotated[str, typer.Option(help="Whose applications it reaches.")] = "main",
     days: Annotated[float | None, typer.Option(help="Days until it expires; without, it does not.", min=0.0)] = None,
+    priority: Annotated[
+        Priority,
+        typer.Option(help="Whose requests wait, and are refused, first while there are too many: low, then normal."),
+    ] = "normal",
     as_json: AsJson = False,
 ) -> None:
     """Issue a key. Its text is shown once; the hall keeps only a hash."""
     paths: HallPaths = ctx.obj
     with connect(paths) as hall:
-        made = hall.issue_key(name, tuple(scope), team, days)
+        made = hall.issue_key(name, tuple(scope), team, days, priority=priority)
     if as_json:
         print_json(made)
         return
@@ -44,9 +49,10 @@ def list_keys(ctx: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json(keys)
         return
-    lines = table("key", "name", "team", "scopes", "expires", "state")
+    lines = table("key", "name", "team", "scopes", "priority", "expires", "state")
     for key in keys:
-        lines.add_row(key.id, key.name, key.team, ", ".join(key.scopes), key.expires or "never", coloured(key.state))
+        scopes, expires = ", ".join(key.scopes), key.expires or "never"
+        lines.add_row(key.id, key.name, key.team, scopes, key.priority, expires, coloured(key.state))
     console().print(lines)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from datahall.app.cli.session import connect, is_up
 from datahall.app.cli.show import AsJson, coloured, console, print_json, size, table
-from datahall.app.supervision import read_state
+from datahall.app.gateways import GatewayState, living, name_of
+from datahall.app.supervision import SupervisorState, read_state
 from datahall.core.hall import HallPaths
 
 command = typer.Typer(add_completion=False)
+
+_NONE = GatewayState(gateway="", pid=0, started_at=0.0, port=0, revision=-1, draining=False, problem="")
 
 
 @command.command()
@@ -19,12 +24,20 @@ def ps(ctx: typer.Context, as_json: AsJson = False) -> None:
     with connect(paths) as hall:
         status = hall.status()
     state = read_state(paths)
+    gateways = _gateways(paths, state)
     if as_json:
-        print_json({"up": is_up(paths), "url": state.url if state else None, "status": status})
+        url = state.url if state else None
+        print_json({"up": is_up(paths), "url": url, "gateways": gateways, "status": status})
         return
     out = console()
     where = f"up at {state.url} (pid {state.pid})" if state else "not running; start it with: datahall up"
     out.print(f"hall {status.hall}: {where}")
+    if gateways:
+        lines = table("gateway", "state", "pid", "port", "routes", "problem")
+        for each in gateways:
+            pid, port = (str(each[name] or "-") for name in ("pid", "port"))
+            lines.add_row(each["id"], coloured(each["state"]), pid, port, str(each["revision"]), each["problem"])
+        out.print(lines)
     apps = table("application", "version", "state", "replicas", "verdict", "running step")
     for app in status.apps:
         replicas = f"{app.num_ready}/{app.num_replicas}" if app.version else ""
@@ -45,3 +58,26 @@ def ps(ctx: typer.Context, as_json: AsJson = False) -> None:
         out.print(f"read cache: {status.cache.hits:,} hits, {status.cache.misses:,} misses; it holds {held}")
     for problem in status.problems:
         out.print(f"[red]problem:[/red] {problem}")
+
+
+def _gateways(paths: HallPaths, state: SupervisorState | None) -> list[dict[str, Any]]:
+    """Return a line for each gateway that ought to run, whether it does or not."""
+    if state is None:
+        return []
+    found = {each.gateway: each for each in living(paths.runtime())}
+    return [_line(name, found.get(name, _NONE)) for name in map(name_of, range(state.num_gateways))]
+
+
+def _line(name: str, gateway: GatewayState) -> dict[str, Any]:
+    state = "not running" if not gateway.pid else "draining" if gateway.draining else "ready"
+    if gateway.pid and gateway.revision < 0:
+        state = "starting"
+    return {
+        "id": name,
+        "state": state,
+        "pid": gateway.pid or None,
+        "port": gateway.port or None,
+        "revision": gateway.revision,
+        "draining": gateway.draining,
+        "problem": gateway.problem,
+    }

@@ -29,9 +29,12 @@ def up(
     port: Annotated[
         int, typer.Option(help="Port to listen on; the next free one if it is busy.", min=1, max=65535)
     ] = DEFAULT_PORT,
+    gateways: Annotated[
+        int | None, typer.Option(help="How many gateways share the port; without, what hall.toml says.", min=1, max=64)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start the hall: control, gateway, and whatever is released."""
+    """Start the hall: control, gateways, and whatever is released."""
     paths: HallPaths = ctx.obj
     paths.create()
     read_settings(paths)  # here, where whoever starts the hall sees what is wrong with them
@@ -44,14 +47,20 @@ def up(
             f"warning: others can reach {host}; requests are not encrypted, so put a TLS proxy in front", err=True
         )
     if detach:
-        state = start_detached(paths, SystemClock(), host=host, port=port)
+        state = start_detached(paths, SystemClock(), host=host, port=port, num_gateways=gateways)
         with connect(paths) as hall:
             for app in hall.status().apps:
                 if app.deployment is not None:
                     await_answers(paths, state, app.deployment, app.version or app.app, SystemClock())
         _say(state, "is up", as_json=as_json)
         return
-    code = supervise(paths, host, port, started=lambda state: _say(state, "is up; Ctrl-C stops it", as_json=as_json))
+    code = supervise(
+        paths,
+        host,
+        port,
+        num_gateways=gateways,
+        started=lambda state: _say(state, "is up; Ctrl-C stops it", as_json=as_json),
+    )
     raise typer.Exit(code)
 
 

@@ -1,0 +1,111 @@
+"""Decides how many requests may be worked on at a time, from how much longer answers take than when little is asked."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import msgspec
+
+PROBE_EVERY_NS: Final = 10_000_000_000
+PROBE_MAX_NS: Final = 2_000_000_000
+_EWMA: Final = 0.2
+"""The weight of a new window in the base."""
+
+
+class LimitView(msgspec.Struct, frozen=True, gc=False):
+    """Bounds of the limit, and how many times the base an answer may take."""
+
+    floor: int = 16
+    """A probe goes below it for a moment."""
+    ceiling: int = 1024
+    tolerance: float = 3.0
+    unfelt_ns: float = 10_000_000.0
+    """No answer that takes less is too late, however many times the base it is."""
+    learns: bool = True
+    """Whether the base follows what is measured; otherwise it stays as the state has it."""
+
+
+class Window(msgspec.Struct, frozen=True, gc=False):
+    """What was measured since the last decision."""
+
+    mean_ns: float
+    """How long answers took; above 0."""
+    peak_in_flight: int
+
+
+class LimitState(msgspec.Struct, frozen=True, gc=False):
+    """The limit and what it is judged by."""
+
+    limit: float
+    base_ns: float = 0.0
+    """How long an answer takes while at most a quarter of the limit is in use; 0 is not known yet."""
+    based_at_ns: int = 0
+    """When the base was last known to be true."""
+    probing: int = 0
+    """0, or 1 and the number of windows in which a probe has found little in flight."""
+    probed_at_ns: int = 0
+    """When the probe began."""
+
+
+def decide(state: LimitState, view: LimitView, event: Window, now: int, draw: float) -> tuple[LimitState, int, str]:
+    """Return the limit after a window of measurements; at least 1.
+
+    limit <- limit * min(1, max(tolerance * base, unfelt) / mean) + sqrt(limit): a gradient on latency with room for a queue that
+    grows with the square root, the idea of Netflix's Gradient2 and of Envoy's adaptive concurrency. In a system that
+    takes B requests at a time it comes to rest near tolerance * B; where answers are worked out in batches the
+    tolerance is what allows batches to grow. One window takes a quarter away at most, so noise costs little; a limit that is
+    not half used does not grow, and one of which a quarter is used at most does not shrink: no queue is its fault.
+
+    A base taken while a queue stands would hide the queue. So it rises only while at most a quarter of the limit is in
+    use; where that does not come by itself and the limit has to shed, it is brought about: every 10 to 12.5 s (by `draw`,
+    lest gateways do it together) a probe lowers the limit to a quarter until two windows have shown it, for 2 s at most.
+    """
+    assert event.mean_ns > 0, "an answer takes some time"
+    if state.probing:
+        return _probe(state, event, now)
+    state = _learn(state, view, event, now)
+    allowed_ns = max(view.tolerance * state.base_ns, view.unfelt_ns)
+    gradient = min(1.0, max(0.5, allowed_ns / event.mean_ns))
+    due = now - state.based_at_ns >= PROBE_EVERY_NS * (1.0 + draw / 4.0)
+    if view.learns and gradient < 1.0 and due:
+        state = msgspec.structs.replace(state, probing=1, probed_at_ns=now)
+        return state, _quarter(state), "probing"
+    if 4 * event.peak_in_flight <= state.limit:
+        return state, int(state.limit), "not in use"
+    target = state.limit * gradient + math.sqrt(state.limit)
+    reason = "grown"
+    if target < state.limit:
+        target, reason = (target + state.limit) / 2.0, "answers take longer"
+    elif 2 * event.peak_in_flight < state.limit:
+        return state, int(state.limit), "enough"
+    limit = min(float(view.ceiling), max(float(view.floor), target))
+    return msgspec.structs.replace(state, limit=limit), int(limit), reason
+
+
+def _learn(state: LimitState, view: LimitView, event: Window, now: int) -> LimitState:
+    if not view.learns:
+        return state
+    if state.base_ns == 0.0:
+        return msgspec.structs.replace(state, base_ns=event.mean_ns, based_at_ns=now)
+    quiet = 4 * event.peak_in_flight <= state.limit
+    if not quiet and event.mean_ns >= state.base_ns:
+        return state
+    base_ns = state.base_ns + _EWMA * (event.mean_ns - state.base_ns)
+    return msgspec.structs.replace(state, base_ns=base_ns, based_at_ns=now if quiet else state.based_at_ns)
+
+
+def _probe(state: LimitState, event: Window, now: int) -> tuple[LimitState, int, str]:
+    if event.peak_in_flight <= _quarter(state):
+        state = msgspec.structs.replace(state, probing=state.probing + 1)
+    if state.probing == 3:
+        state = msgspec.structs.replace(state, base_ns=event.mean_ns, based_at_ns=now, probing=0)
+        return state, int(state.limit), "probed"
+    if now - state.probed_at_ns >= PROBE_MAX_NS:
+        state = msgspec.structs.replace(state, based_at_ns=now, probing=0)
+        return state, int(state.limit), "probe given up"
+    return state, _quarter(state), "probing"
+
+
+def _quarter(state: LimitState) -> int:
+    return max(1, int(state.limit) // 4)

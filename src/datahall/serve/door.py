@@ -1,0 +1,142 @@
+"""Where several gateways take connections from one listening socket, each about as many as the others.
+
+Why one socket and not SO_REUSEPORT: the queue of a socket of its own dies with its gateway, and a gateway that is
+stopped or hangs keeps being given its share of the connections. What waits at a shared socket is taken by whoever
+lives. The price of sharing is balance: the kernel wakes all, and the same one may always be the first. So each writes
+on a board how many connections it has, and whoever has more than another waits a moment before it takes one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import socket
+from collections.abc import Callable
+from typing import Final
+
+ABSENT: Final = -1
+"""On the board: nobody is there."""
+WAIT_S: Final = 0.002
+"""What others get to take a connection first. Whoever hangs delays the others by no more than that."""
+REST_S: Final = 0.1
+"""After the system had no descriptor or memory for one more connection."""
+_NUM_BYTES: Final = 8
+_NUM_AT_ONCE: Final = 16
+
+
+class Board:
+    """How many connections each gateway of a hall has, in memory that they share."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Map what `make_board` made; the descriptor stays the caller's."""
+        self._map = mmap.mmap(descriptor, 0)
+        self._counts = memoryview(self._map).cast("q")
+
+    def __getitem__(self, place: int) -> int:
+        """Return how many connections the gateway at `place` has, ABSENT where there is none."""
+        return self._counts[place]
+
+    def __setitem__(self, place: int, count: int) -> None:
+        self._counts[place] = count
+
+    def somebody_has_fewer(self, place: int) -> bool:
+        """Whether a gateway that is there has fewer connections than the one at `place`."""
+        mine = self._counts[place]
+        return any(ABSENT < count < mine for count in self._counts)
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._counts.release()
+        self._map.close()
+
+
+def make_board(num_gateways: int) -> int:
+    """Return the descriptor of a board on which nobody is there yet."""
+    descriptor = os.memfd_create("datahall-gateways", os.MFD_CLOEXEC)
+    os.write(descriptor, ABSENT.to_bytes(_NUM_BYTES, "little", signed=True) * num_gateways)
+    return descriptor
+
+
+class Door:
+    """Takes connections from a shared listening socket, one at a time, for a gateway with a place on the board."""
+
+    def __init__(
+        self, listener: socket.socket, board: Board, place: int, make: Callable[[], asyncio.BaseProtocol]
+    ) -> None:
+        """`listener` must not block; it is closed with the door, which ends it for nobody else."""
+        self._loop = asyncio.get_running_loop()
+        self._listener, self._board, self._place, self._make = listener, board, place, make
+        self._coming: set[asyncio.Task[object]] = set()
+        self._num_inside = 0
+        self._is_open = True
+        self._wait: asyncio.TimerHandle | None = None
+        self._count(0)
+        self._loop.add_reader(listener, self._knock)
+
+    @property
+    def port(self) -> int:
+        """The port on which connections come."""
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def inside(self, num_connections: int) -> None:
+        """Tell how many connections the gateway has; called whenever one begins or ends."""
+        self._count(num_connections)
+
+    def close(self) -> None:
+        """Take no more; what waits is left to the other gateways."""
+        self._is_open = False
+        if self._wait is not None:
+            self._wait.cancel()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        self._board[self._place] = ABSENT
+        self._board.close()
+
+    def _knock(self) -> None:
+        if self._board.somebody_has_fewer(self._place):
+            self._pause(WAIT_S)
+        else:
+            self._take(1)
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._wait = self._loop.call_later(seconds, self._insist)
+
+    def _insist(self) -> None:
+        """Take what nobody else has taken meanwhile."""
+        self._wait = None
+        self._loop.add_reader(self._listener, self._knock)
+        self._take(_NUM_AT_ONCE)
+
+    def _take(self, num_most: int) -> None:
+        for _ in range(num_most):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):  # another was faster, or whoever came has left
+                return
+            except OSError:
+                self._loop.remove_reader(self._listener)
+                self._pause(REST_S)
+                return
+            connection.setblocking(False)
+            task: asyncio.Task[object] = self._loop.create_task(self._enter(connection))
+            self._coming.add(task)
+            task.add_done_callback(self._entered)
+            self._count(self._num_inside)
+
+    async def _enter(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make, connection)
+        except OSError:  # whoever came has left
+            connection.close()
+
+    def _entered(self, task: asyncio.Task[object]) -> None:
+        self._coming.discard(task)
+        self._count(self._num_inside)
+
+    def _count(self, num_inside: int) -> None:
+        self._num_inside = num_inside
+        if self._is_open:
+            self._board[self._place] = num_inside + len(self._coming)
