@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-fast check format docs lock bench replay mutants torture clean preflight run-env test-env
+.PHONY: help demo test test-fast check format docs lock bench bench-serve replay mutants torture clean preflight run-env test-env
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -57,6 +57,12 @@ bench: test-env ## measure what we claim about speed (on a quiet machine)
 
 replay: test-env ## log 100,000 simulated decisions of all policies, take each again, and compare
 	$(PY) tools/replay.py
+
+PEERS ?= fastapi mlserver litserve mlflow bentoml ray
+SERVE ?=
+
+bench-serve: run-env ## the gateway beside other servers of models, which it installs (PEERS= for none)
+	$(PY) -m benchmarks.serving --peers "$(PEERS)" $(SERVE)
 
 mutants: test-env ## the long mutation study of gate, ledger and signing
 	$(PY) tools/mutate.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,8 +12,8 @@ MS = 1_000_000
 SETTINGS = BatchSettings(max_requests=8, max_rows=10)
 
 
-def item(key, num_rows=1, deadline_ns=10**12):
-    return Item(key, num_rows, deadline_ns)
+def item(key, num_rows=1, deadline_ns=10**12, since_ns=0):
+    return Item(key, num_rows, deadline_ns, since_ns)
 
 
 def keys(batches):
@@ -22,26 +23,38 @@ def keys(batches):
 def test_what_waits_goes_together_at_once():
     queue = BatchQueue(SETTINGS)
     for key in range(3):
-        assert queue.offer(item(key))
+        assert queue.offer(item(key), 1) == "taken"
     assert keys(queue.take(0, 1).batches) == [[0, 1, 2]]
 
 
 def test_rows_bound_a_batch_and_a_large_request_goes_alone():
     queue = BatchQueue(SETTINGS)
     for key, rows in enumerate([6, 4, 1, 50, 2]):
-        queue.offer(item(key, rows))
+        queue.offer(item(key, rows), 1)
     assert keys(queue.take(0, 9).batches) == [[0, 1], [2], [3], [4]]
 
 
 def test_a_full_queue_refuses():
     queue = BatchQueue(SETTINGS)
-    assert [queue.offer(item(key)) for key in range(9)] == [True] * 8 + [False]
-    assert queue.full
+    assert not queue.full(1)
+    assert [queue.offer(item(key), 1) for key in range(9)] == ["taken"] * 8 + ["full"]
+    assert queue.full(1)
+
+
+def test_rows_fill_a_queue_too_but_one_large_request_is_taken():
+    queue = BatchQueue(BatchSettings(max_waiting_rows=100))
+    assert queue.offer(item("a", 1000), 1) == "taken", "it is alone"
+    assert queue.offer(item("b"), 1) == "full"
+    queue.drain()
+    assert [queue.offer(item(key, 50), 1) for key in range(2)] == ["taken"] * 2
+    assert queue.full(1)
+    queue.drain()
+    assert [queue.offer(item(key, rows), 1) for key, rows in enumerate((99, 2, 1))] == ["taken", "full", "taken"]
 
 
 def test_without_an_idle_replica_nothing_goes_and_the_deadline_wakes():
     queue = BatchQueue(SETTINGS)
-    queue.offer(item("a", deadline_ns=5))
+    queue.offer(item("a", deadline_ns=5), 1)
     taken = queue.take(0, 0)
     assert (taken.batches, taken.wake_at_ns) == ((), 5)
     taken = queue.take(5, 1)
@@ -53,39 +66,141 @@ def test_a_lone_client_never_waits_even_for_a_slow_model():
     queue = BatchQueue(SETTINGS)
     now = 0
     for key in range(5):
-        queue.offer(item(key))
+        queue.offer(item(key), 1)
         assert keys(queue.take(now, 1).batches) == [[key]]
         now += 50 * MS
-        queue.finished(1, 50 * MS, now)
+        queue.finished(1, 1, 50 * MS, now)
 
 
 def test_several_clients_of_a_slow_model_are_waited_for_but_not_long():
     queue = BatchQueue(SETTINGS)
-    queue.finished(3, 40 * MS, 100 * MS)
-    queue.offer(item("a"))
+    queue.finished(3, 3, 40 * MS, 100 * MS)
+    queue.offer(item("a"), 1)
     taken = queue.take(100 * MS, 1)
     assert (taken.batches, taken.wake_at_ns) == ((), 120 * MS)
-    queue.offer(item("b"))
+    queue.offer(item("b"), 1)
     assert not queue.take(110 * MS, 1).batches
-    queue.offer(item("c"))
+    queue.offer(item("c"), 1)
     assert keys(queue.take(111 * MS, 1).batches) == [["a", "b", "c"]], "all that were active are back"
-    queue.finished(3, 40 * MS, 200 * MS)
-    queue.offer(item("d"))
+    queue.finished(3, 3, 40 * MS, 200 * MS)
+    queue.offer(item("d"), 1)
     assert keys(queue.take(220 * MS, 1).batches) == [["d"]], "half of the last batch's time is over"
 
 
 def test_a_fast_model_is_never_waited_for():
     queue = BatchQueue(SETTINGS)
-    queue.finished(3, MS // 2, 0)
-    queue.offer(item("a"))
+    queue.finished(3, 3, MS // 2, 0)
+    queue.offer(item("a"), 1)
     assert keys(queue.take(0, 1).batches) == [["a"]]
 
 
 def test_retry_after_is_bounded():
     queue = BatchQueue(SETTINGS)
     assert queue.retry_after_s() == 1
-    queue.finished(1, 3600 * 10**9, 0)
+    queue.finished(1, 1, 3600 * 10**9, 0)
     assert queue.retry_after_s() == 30
+
+
+def test_a_model_with_a_cap_of_its_own_gets_no_larger_batches():
+    queue = BatchQueue(SETTINGS)
+    queue.cap(4)
+    for key in range(8):
+        queue.offer(item(key), 1)
+    assert [len(batch) for batch in queue.take(0, 9).batches] == [4, 4]
+    queue.cap(50)
+    assert queue.max_rows == 10, "the settings bound it still"
+    queue.cap(0)
+    assert queue.max_rows == 10, "0 is unknown"
+
+
+def filled(num_requests, *, took_ns=100 * MS, deadline_ns=10**12):
+    """A queue whose full batches of 10 rows take `took_ns`, with requests waiting since 0."""
+    queue = BatchQueue(BatchSettings(max_rows=10))
+    queue.finished(10, 10, took_ns, 0)
+    for key in range(num_requests):
+        assert queue.offer(item(key, deadline_ns=deadline_ns), 1) == "taken"
+    return queue
+
+
+def test_the_predicted_wait_is_the_full_batches_before_and_its_own():
+    assert BatchQueue(SETTINGS).wait_ns(1) == 0, "nothing is known"
+    assert filled(0).wait_ns(1) == 100 * MS
+    assert filled(9).wait_ns(1) == 100 * MS
+    assert filled(20).wait_ns(1) == 300 * MS
+    assert filled(20).wait_ns(2) == 200 * MS
+    assert filled(20).wait_ns(0) == 300 * MS
+
+
+def test_what_would_come_too_late_is_refused_at_the_door():
+    queue = filled(20)
+    assert queue.offer(item("a", deadline_ns=300 * MS), 1) == "late"
+    assert queue.offer(item("a", deadline_ns=300 * MS + 1), 1) == "taken"
+    assert filled(0).offer(item("a", deadline_ns=1), 1) == "taken", "alone it is tried: the prediction may be old"
+
+
+def test_what_cannot_be_answered_in_time_any_more_is_given_up_but_the_last_is_tried():
+    queue = filled(3, deadline_ns=150 * MS)
+    assert not queue.take(49 * MS, 0).expired, "nobody could start it anyway"
+    taken = queue.take(60 * MS, 1)
+    assert [one.key for one in taken.expired] == [0, 1]
+    assert keys(taken.batches) == [[2]]
+
+
+def standing(at_ns=10**9):
+    """A queue whose head has waited longer than the target of 2 batches for an interval, at `at_ns`."""
+    queue = filled(0, took_ns=10 * MS)
+    for key in range(40):
+        queue.offer(item(key), 1)
+    assert not queue.take(at_ns, 1).shed, "one look is no interval"
+    return queue, at_ns
+
+
+def test_a_standing_queue_sheds_what_has_waited_too_long_and_refuses_what_would():
+    queue, now = standing()
+    for key in range(40, 45):
+        queue.offer(item(key, since_ns=now), 1)
+    now += 100 * MS
+    taken = queue.take(now, 1)
+    assert queue.standing
+    assert [one.key for one in taken.shed] == list(range(10, 44)), "all have waited for more than 20 ms"
+    assert keys(taken.batches) == [[44]], "the last is tried"
+    assert [queue.offer(item(key, since_ns=now), 1) for key in range(50, 81)] == ["taken"] * 30 + ["full"]
+    assert not queue.full(2), "two replicas answer more"
+
+
+@pytest.mark.parametrize(("waits_ms", "stands"), [((5, 5), False), ((10, 5), False), ((11, 5), True), ((5, 11), True)])
+def test_a_queue_stands_until_an_interval_is_wholly_below_half_the_target(waits_ms, stands):
+    queue, now = standing()
+    queue.take(now + 100 * MS, 1)
+    for look_ms, waited_ms in zip((200, 250, 300), (0, *waits_ms), strict=True):
+        queue.drain()
+        for key in range(2):
+            queue.offer(item(key, since_ns=now + (look_ms - waited_ms) * MS), 1)
+        assert queue.standing
+        assert not queue.take(now + look_ms * MS, 1).shed
+    assert queue.standing is stands
+
+
+def test_a_queue_without_requests_stands_no_more_after_its_interval():
+    queue, now = standing()
+    queue.take(now + 100 * MS, 1)
+    queue.drain()
+    queue.take(now + 199 * MS, 1)
+    assert queue.standing
+    queue.take(now + 200 * MS, 1)
+    assert not queue.standing
+
+
+def test_a_burst_alone_sheds_nothing():
+    queue = filled(0, took_ns=10 * MS)
+    for key in range(100):
+        queue.offer(item(key), 1)
+    now = 0
+    while len(queue):
+        now += 10 * MS
+        taken = queue.take(now, 1)
+        assert not taken.shed
+        assert not taken.expired
 
 
 @given(
@@ -104,19 +219,19 @@ def test_every_request_leaves_exactly_once(events):
     now = 0
     offered, left, running = set(), [], []
     for number, (event, value) in enumerate(events):
-        if event == "offer" and queue.offer(item(number, value, now + 30)):
+        if event == "offer" and queue.offer(item(number, value, now + 30 * MS, now), 1) == "taken":
             offered.add(number)
         elif event == "wait":
-            now += value
+            now += value * MS
             for batch in running:
                 left += [one.key for one in batch]
-                queue.finished(len(batch), 2 * MS, now)
+                queue.finished(len(batch), sum(one.num_rows for one in batch), 2 * MS, now)
             running = []
         elif event == "lose" and running:
             queue.put_back(running.pop())
         elif event == "take":
             taken = queue.take(now, value)
-            left += [one.key for one in taken.expired]
+            left += [one.key for one in (*taken.expired, *taken.shed)]
             assert all(one.deadline_ns > now for batch in taken.batches for one in batch)
             assert len(taken.batches) <= value
             for batch in taken.batches:

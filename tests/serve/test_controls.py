@@ -51,7 +51,7 @@ def test_without_its_own_memory_an_older_table_would_be_followed(flowers):
 
 
 def test_without_a_retry_a_lost_replica_would_cost_an_answer(world, kit, monkeypatch):
-    monkeypatch.setattr("datahall.serve.lane.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("datahall.policy.retry.MAX_ATTEMPTS", 1)
     predictor = kit.TinyPredictor(kit.manifest())
     first, _ = world.deploy(predictor, num_replicas=2)
     world.publish()

@@ -287,7 +287,7 @@ def test_a_replica_with_another_bundle_gets_nothing(world, kit):
     )
     world.publish()
     world.start(wait=False)
-    world.until(lambda: next(iter(world.gateway._follower._lanes.values()))._ports)
+    world.until(lambda: next(iter(world.gateway._follower._lanes.values()))._fleet.ports)
     assert world.ask("POST", "/predict/flowers", GOOD).status == 503
 
 

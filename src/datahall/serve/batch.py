@@ -3,14 +3,25 @@
 The rule, as measured: take what is there at once; wait for more only where the model is slow and more than
 one client is active, then for at most half of the last batch's time and only until every active client's request has
 come back. A lone request never waits.
+
+What waits too long, by three rules that cost nothing while there is room:
+- at the door: a request whose predicted wait passes its deadline is refused at once (`offer`);
+- in the queue: what cannot be answered before its deadline any more is given up, not worked on (`Taken.expired`);
+- controlled delay (CoDel in the form of Maurer, "Fail at Scale", ACM Queue 2015): once the head of the queue has
+  waited longer than a target for a whole interval, the queue stands. Until an interval wholly below half the target,
+  whatever has waited longer than the target is given up (`Taken.shed`), and what would wait longer is refused at the
+  door (`full`): a request is either answered soon or told at once to come again. The target is a few batches long,
+  because a request that comes while a batch runs waits for it in the best of cases.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import msgspec
+
+from datahall.serve.pace import Pace
 
 T = TypeVar("T")
 
@@ -28,22 +39,39 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A model whose last batch took less is not worth waiting for."""
     linger: float = 0.5
     """The part of the last batch's time that may be waited."""
+    target_ns: int = 5_000_000
+    """How long a request may wait while the queue stands, or `target_batches` full batches if that is longer."""
+    target_batches: float = 2.0
+    interval_ns: int = 100_000_000
+    """For so long, or for twice the target if that is longer, the wait must exceed the target before the queue counts
+    as standing."""
 
 
-class Item(msgspec.Struct, Generic[T], frozen=True):
-    """One waiting request; `deadline_ns` is the time from which nobody wants its answer."""
+class Item(msgspec.Struct, Generic[T], frozen=True, gc=False):
+    """One waiting request."""
 
     key: T
     num_rows: int
     deadline_ns: int
+    """The time from which nobody wants its answer."""
+    since_ns: int
+    """When it came."""
 
 
 class Taken(msgspec.Struct, Generic[T], frozen=True):
-    """What to do now: batches to send, requests too late to answer, and when to ask again if nothing happens."""
+    """What to do now."""
 
     batches: tuple[tuple[Item[T], ...], ...]
+    """To send, each to another replica."""
     expired: tuple[Item[T], ...]
+    """Too late to answer."""
+    shed: tuple[Item[T], ...]
+    """Given up because the queue stands: they should come again when it does not."""
     wake_at_ns: int | None
+    """When to ask again if nothing happens."""
+
+
+Offered = Literal["taken", "full", "late"]
 
 
 class BatchQueue(Generic[T]):
@@ -51,28 +79,56 @@ class BatchQueue(Generic[T]):
 
     def __init__(self, settings: BatchSettings | None = None) -> None:
         self.settings = settings or BatchSettings()
+        self.max_rows = self.settings.max_rows
+        """Rows of one batch: the settings', or the model's own cap where that is lower."""
         self._waiting: deque[Item[T]] = deque()
         self._num_rows = 0
         self._num_active = 0
+        self._pace = Pace()
         self._last_ns = 0
+        self._full_ns = 0.0
         self._linger_until_ns = 0
+        self._standing = False
+        self._min_wait_ns = self._max_wait_ns = 0
+        self._interval_end_ns = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @property
-    def full(self) -> bool:
-        """Whether one more request would be refused."""
-        return len(self._waiting) >= self.settings.max_requests or self._num_rows >= self.settings.max_waiting_rows
+    def full(self, num_replicas: int) -> bool:
+        """Return whether one more request would be refused while `num_replicas` answer."""
+        if len(self._waiting) >= self.settings.max_requests or self._num_rows >= self.settings.max_waiting_rows:
+            return True
+        return self._standing and self.wait_ns(num_replicas) - self._full_ns > self._target_ns
 
-    def offer(self, item: Item[T]) -> bool:
-        """Take a request in; False where the queue is full."""
+    @property
+    def standing(self) -> bool:
+        """Whether more comes than can be answered: requests have waited longer than the target for an interval."""
+        return self._standing
+
+    def cap(self, max_rows: int) -> None:
+        """Follow the model's own bound on the rows of a batch, beyond which a row takes longer; 0 for none known."""
+        self.max_rows = min(max_rows, self.settings.max_rows) if max_rows > 0 else self.settings.max_rows
+        self._full_ns = self._pace.time_ns(self.max_rows)
+
+    def wait_ns(self, num_replicas: int) -> float:
+        """Predict how long a request that comes now would wait for its answer, in a hall of `num_replicas` replicas.
+
+        A full batch's time for each replica's share of the full batches before it, and one for its own; 0 while no
+        batch has been seen. The time is the moving average of the largest batches seen, so it errs on the short side.
+        """
+        return (self._num_rows // self.max_rows / max(1, num_replicas) + 1.0) * self._full_ns
+
+    def offer(self, item: Item[T], num_replicas: int) -> Offered:
+        """Take a request in that came at `item.since_ns`, or say why not; `num_replicas` answer at present."""
         crowded = self._waiting and self._num_rows + item.num_rows > self.settings.max_waiting_rows
-        if self.full or crowded:
-            return False
+        if crowded or self.full(num_replicas):
+            return "full"
+        if self._waiting and item.since_ns + self.wait_ns(num_replicas) >= item.deadline_ns:
+            return "late"
         self._waiting.append(item)
         self._num_rows += item.num_rows
-        return True
+        return "taken"
 
     def put_back(self, items: tuple[Item[T], ...]) -> None:
         """Take requests in again, in front, because their replica was lost; the bound does not apply to them."""
@@ -81,19 +137,22 @@ class BatchQueue(Generic[T]):
 
     def take(self, now_ns: int, num_idle: int) -> Taken[T]:
         """Return what to do at `now_ns` with `num_idle` replicas that have nothing to do."""
-        expired = self._expire(now_ns)
+        expired = self._expire(now_ns, num_idle)
         if not self._waiting:
-            return Taken((), expired, None)
+            self._min_wait_ns = 0
+            self._standing = self._standing and now_ns < self._interval_end_ns
+            return Taken((), expired, (), None)
         if num_idle <= 0:
-            return Taken((), expired, self._waiting[0].deadline_ns)
+            return Taken((), expired, (), self._waiting[0].deadline_ns)
         if self._should_linger(now_ns):
-            return Taken((), expired, self._linger_until_ns)
+            return Taken((), expired, (), self._linger_until_ns)
         self._linger_until_ns = 0
+        shed = self._shed(now_ns)
         batches: list[tuple[Item[T], ...]] = []
         while self._waiting and len(batches) < num_idle:
             batches.append(self._next_batch())
         wake = self._waiting[0].deadline_ns if self._waiting else None
-        return Taken(tuple(batches), expired, wake)
+        return Taken(tuple(batches), expired, shed, wake)
 
     def drain(self) -> tuple[Item[T], ...]:
         """Return everything that waits and forget it."""
@@ -101,8 +160,10 @@ class BatchQueue(Generic[T]):
         self._num_rows = 0
         return items
 
-    def finished(self, num_requests: int, duration_ns: int, now_ns: int) -> None:
-        """Learn that a batch of `num_requests` took `duration_ns`."""
+    def finished(self, num_requests: int, num_rows: int, duration_ns: int, now_ns: int) -> None:
+        """Learn that a batch of `num_requests` with `num_rows` took `duration_ns`."""
+        self._pace.learn(num_rows, duration_ns)
+        self._full_ns = self._pace.time_ns(self.max_rows)
         self._last_ns = duration_ns
         self._num_active = num_requests + len(self._waiting)
         self._linger_until_ns = now_ns + int(self.settings.linger * duration_ns)
@@ -115,19 +176,44 @@ class BatchQueue(Generic[T]):
     def _should_linger(self, now_ns: int) -> bool:
         if self._last_ns < self.settings.slow_ns or self._num_active <= 1 or now_ns >= self._linger_until_ns:
             return False
-        return len(self._waiting) < self._num_active and self._num_rows < self.settings.max_rows
+        return len(self._waiting) < self._num_active and self._num_rows < self.max_rows
 
-    def _expire(self, now_ns: int) -> tuple[Item[T], ...]:
+    def _expire(self, now_ns: int, num_idle: int) -> tuple[Item[T], ...]:
         # Every request gets the same time, and `put_back` puts older ones in front: deadlines rise along the queue.
+        # The last one is tried as long as it has any time left: a prediction that nothing can meet must be made anew.
+        needs_ns = self._pace.time_ns(min(self._num_rows, self.max_rows)) if num_idle > 0 else 0.0
         expired = []
-        while self._waiting and self._waiting[0].deadline_ns <= now_ns:
+        while self._waiting:
+            left_ns = self._waiting[0].deadline_ns - now_ns
+            if left_ns > (needs_ns if len(self._waiting) > 1 else 0):
+                break
             expired.append(self._pop())
         return tuple(expired)
+
+    @property
+    def _target_ns(self) -> float:
+        # The average follows a model that has become slower too late, the last batch a lucky one too soon.
+        return max(self.settings.target_ns, self.settings.target_batches * max(self._full_ns, self._last_ns))
+
+    def _shed(self, now_ns: int) -> tuple[Item[T], ...]:
+        """Watch how long the oldest has waited, and give up what has waited too long while the queue stands."""
+        target_ns = self._target_ns
+        waited_ns = now_ns - self._waiting[0].since_ns
+        self._min_wait_ns = min(self._min_wait_ns, waited_ns)
+        self._max_wait_ns = max(self._max_wait_ns, waited_ns)
+        if now_ns >= self._interval_end_ns:
+            self._standing = self._max_wait_ns > target_ns / 2 if self._standing else self._min_wait_ns > target_ns
+            self._min_wait_ns = self._max_wait_ns = waited_ns
+            self._interval_end_ns = now_ns + int(max(self.settings.interval_ns, 2 * target_ns))
+        shed = []
+        while self._standing and len(self._waiting) > 1 and now_ns - self._waiting[0].since_ns > target_ns:
+            shed.append(self._pop())
+        return tuple(shed)
 
     def _next_batch(self) -> tuple[Item[T], ...]:
         batch = [self._pop()]
         rows = batch[0].num_rows
-        while self._waiting and rows + self._waiting[0].num_rows <= self.settings.max_rows:
+        while self._waiting and rows + self._waiting[0].num_rows <= self.max_rows:
             item = self._pop()
             rows += item.num_rows
             batch.append(item)

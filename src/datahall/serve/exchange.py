@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
-
-import httptools
 
 from datahall.serve.config import GatewayLimits
-from datahall.serve.responses import HttpError, Response, refusal
+from datahall.serve.responses import Response, refusal
 
 if TYPE_CHECKING:
     from datahall.serve.http import Connection
@@ -105,19 +101,6 @@ class Again:
     ) -> None:
         self.head, self.num_head_bytes, self.num_bytes = head, len(head), num_bytes
         self.answer, self.holds = answer, holds
-
-
-@lru_cache(maxsize=256)
-def split_target(target: bytes) -> tuple[str, bytes]:
-    """Return a target's path, decoded, and what of it goes on to control. Raises HttpError where it has none."""
-    try:
-        url = httptools.parse_url(target)
-        path = unquote((url.path or b"").decode("ascii"), errors="strict")
-    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
-        raise HttpError(refusal(400, "the target is not a URL", close=True)) from error
-    if not path.startswith("/"):
-        raise HttpError(refusal(400, "the target has no path", close=True))
-    return path, (url.path or b"/") + (b"?" + url.query if url.query else b"")
 
 
 def head_too_large(limits: GatewayLimits) -> Response:

@@ -14,7 +14,8 @@ import httptools
 
 from datahall.policy.shed import WINDOW_NS, Shed
 from datahall.serve.config import GatewayLimits
-from datahall.serve.exchange import Again, Plan, Request, Slot, body_too_large, head_too_large, split_target
+from datahall.serve.exchange import Again, Plan, Request, Slot, body_too_large, head_too_large
+from datahall.serve.heads import SINGLE, read_head
 from datahall.serve.responses import HttpError, Response, refusal, render
 from datahall.serve.splice import Splice
 
@@ -23,18 +24,6 @@ SMALL_BODY_BYTES = 64 << 10
 """What is read of a refused request's body to keep its connection."""
 
 _REFUSALS = frozenset((429, 503))
-_SINGLE = frozenset(
-    (
-        b"host",
-        b"authorization",
-        b"x-api-key",
-        b"content-encoding",
-        b"content-type",
-        b"content-length",
-        b"inference-header-content-length",
-        b"datahall-app",
-    )
-)
 
 
 class Application(Protocol):
@@ -226,7 +215,7 @@ class Connection(asyncio.Protocol):
         first = request.first
         if name not in first:
             first[name] = value
-        elif name in _SINGLE:
+        elif name in SINGLE:
             raise HttpError(refusal(400, f"the header '{name.decode('latin-1')}' comes twice", close=True))
         headers.append((name, value))
 
@@ -240,7 +229,7 @@ class Connection(asyncio.Protocol):
         request.close = not self._parser.should_keep_alive() or self._app.draining
         if self._parser.should_upgrade():
             return
-        self._read_target(request)
+        read_head(request, self._parser.get_http_version())
         try:
             request.plan = self._app.begin(request)
         except HttpError as error:
@@ -276,6 +265,7 @@ class Connection(asyncio.Protocol):
         if request is None or request.plan is None:
             return
         if request.plan.answer is None:
+            self._deaf = True  # the connection ends with control's answer: what follows must not be done unheard
             if self._splice is not None:
                 self._splice.finish()
             return
@@ -372,13 +362,6 @@ class Connection(asyncio.Protocol):
             now - self._heard_at > limits.stall_seconds or now - self._since > limits.body_seconds
         ):
             self._refuse(refusal(408, "the body did not come in time", "send the whole body without a pause"))
-
-    def _read_target(self, request: Request) -> None:
-        if self._parser.get_http_version() == "1.1" and not request.header(b"host"):
-            raise HttpError(refusal(400, "the header 'host' is missing", close=True))
-        request.path, request.target = split_target(request.target)
-        length = request.header(b"content-length")
-        request.content_length = int(length) if length is not None else None
 
     def _reject(self, request: Request, response: Response) -> None:
         """Answer without looking at the body: a small one is read and thrown away, another ends the connection."""

@@ -1,4 +1,9 @@
-"""One deployment's way through a gateway: its queue, its links to replicas, and what happens when one is lost."""
+"""One deployment's way through a gateway: its queue, its replicas, and what happens when one dies, hangs or slows.
+
+A batch is sent to one replica. If it is late, it is sent to an idle one as well, and the first answer counts; if its
+replica is lost, fails or is ejected, its calls go to another. `policy.route`, `policy.health` and `policy.retry` decide
+that; the lane carries it out and sees to it that each call is answered exactly once.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,20 @@ from typing import Protocol
 from datahall.core.errors import DatahallError, UnavailableError, UserError
 from datahall.core.ports import Clock
 from datahall.core.records import Route, RouteReplica
+from datahall.policy import health, retry
 from datahall.serve.batch import BatchQueue, BatchSettings, Item
-from datahall.serve.link import Connect, Link, Outcome
+from datahall.serve.fleet import Decided, Draw, Fleet, Port, uniform
+from datahall.serve.link import Connect, Outcome
+from datahall.serve.pace import Tail
 from datahall.serve.protocols.speech import speeches
 from datahall.serve.rows import Rows, join
 
-MAX_ATTEMPTS = 2
+MIN_LATE_NS = 5_000_000
+"""Nothing is late before, however fast the model is: a hedge for less would cost more than it saves."""
+LOOK_NS = 10_000_000
+"""How soon a late batch is looked at again for which nothing could be done."""
+RESERVE_BATCHES = 2
+"""The retry budget holds so many full batches: what is lost when so many replicas die in one moment."""
 
 
 class Context(Protocol):
@@ -43,21 +56,55 @@ Answered = Callable[["Lane", list[Call], Outcome, str], None]
 many as the calls have together, or the error that all of them get."""
 
 
-class _Port:
-    """A link, and whether it is busy."""
+class Timers(Protocol):
+    """What a lane needs of an event loop."""
 
-    __slots__ = ("busy", "link", "replica")
+    def call_soon(self, callback: Callable[[], None], /) -> object:
+        """Call after what is happening now."""
 
-    def __init__(self, replica: RouteReplica, link: Link) -> None:
-        self.replica, self.link, self.busy = replica, link, False
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+        """Call after `delay` seconds."""
+
+
+class Batch:
+    """Calls that are sent together, once or, where that is late, twice."""
+
+    __slots__ = ("calls", "num_flights", "num_rows", "settled")
+
+    def __init__(self, calls: list[Call]) -> None:
+        self.calls, self.num_rows = calls, sum(call.num_rows for call in calls)
+        self.num_flights = 0
+        self.settled = False
+        """Whether its calls are answered or wait in the queue again: what still comes for it is dropped."""
+
+
+class Flight:
+    """One batch on its way to one replica and back."""
+
+    __slots__ = ("batch", "look_ns", "port", "sent_ns")
+
+    def __init__(self, batch: Batch, port: Port, sent_ns: int) -> None:
+        self.batch, self.port, self.sent_ns = batch, port, sent_ns
+        self.look_ns = 0
+        """When to look whether it is late or hangs."""
 
 
 class Lane:
     """Takes calls for one deployment and sees to it that each is answered once, whatever happens to the replicas."""
 
     def __init__(
-        self, route: Route, *, connect: Connect, clock: Clock, settings: BatchSettings, answered: Answered
+        self,
+        route: Route,
+        *,
+        connect: Connect,
+        clock: Clock,
+        settings: BatchSettings,
+        answered: Answered,
+        decided: Decided | None = None,
+        draw: Draw = uniform,
+        timers: Timers | None = None,
     ) -> None:
+        """Connect to the route's replicas. `decided` is told whenever a replica's health changes its state."""
         self.route = route
         self.revision = -1
         """The newest revision of the routes in which this deployment is: while it drains, no longer the one in use."""
@@ -65,22 +112,33 @@ class Lane:
         self.num_open = 0
         self._connect, self._clock, self._answered = connect, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)
-        self._ports: dict[str, _Port] = {}
-        self._loop = asyncio.get_running_loop()
+        self._fleet = Fleet(draw=draw, decided=decided)
+        self._flights: dict[Flight, None] = {}
+        self._tail = Tail()
+        self._budget = retry.Budget(RESERVE_BATCHES * settings.max_rows, clock.monotonic_ns())
+        self._num_new = 0
+        self._num_ready = 0
+        self._timers: Timers = timers or asyncio.get_running_loop()
         self._pump_due = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._wake: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._closing = False
         self.add(route.replicas)
 
     @property
     def ready(self) -> bool:
         """Whether at least one replica can answer."""
-        return any(port.link.ready for port in self._ports.values())
+        return self._fleet.num_ready > 0
 
     @property
     def full(self) -> bool:
         """Whether another call would be refused."""
-        return self._queue.full
+        return self._queue.full(self._num_ready)
+
+    @property
+    def serving(self) -> tuple[str, ...]:
+        """Ids of the replicas that get batches: connected and not ejected."""
+        return self._fleet.serving
 
     def retry_after_s(self) -> int:
         """Return when a refused client should come again, in whole seconds."""
@@ -89,24 +147,36 @@ class Lane:
     def add(self, replicas: tuple[RouteReplica, ...]) -> None:
         """Connect to those that are new."""
         for replica in replicas:
-            if replica.id not in self._ports:
-                link = self._connect(replica.address, bundle=self.route.bundle, changed=self._soon)
-                self._ports[replica.id] = _Port(replica, link)
+            if replica.id not in self._fleet.ports:
+                link = self._connect(replica.address, bundle=self.route.bundle, changed=self._changed)
+                self._fleet.ports[replica.id] = Port(replica, link)
+        self._changed()
 
     def keep(self, route: Route) -> None:
         """Follow a newer route of the same deployment: replicas that it does not list get nothing new."""
         self.route = route
         listed = {replica.id for replica in route.replicas}
-        for name in [name for name in self._ports if name not in listed]:
-            self._retire(self._ports.pop(name))
+        for name in [name for name in self._fleet.ports if name not in listed]:
+            port = self._fleet.ports.pop(name)
+            if port.flight is None:
+                port.link.close()  # a busy one is closed when its answer is there
+        self._changed()
 
     def offer(self, call: Call) -> None:
-        """Take a call in. Raises UnavailableError where no replica is there or the queue is full."""
-        if not self.ready:
+        """Take a call in.
+
+        Raises UnavailableError where no replica is there, the queue is full, or no answer would come in time.
+        """
+        if not self._num_ready:
             raise UnavailableError("no replica of this application answers now", hint="try again in a moment")
-        if not self._queue.offer(Item(call, call.num_rows, call.deadline_ns)):
+        item = Item(call, call.num_rows, call.deadline_ns, self._clock.monotonic_ns())
+        offered = self._queue.offer(item, self._num_ready)
+        if offered == "full":
             raise UnavailableError("too many requests are waiting", hint="try again after Retry-After")
+        if offered == "late":
+            raise UnavailableError("no answer would come in time", hint="try again after Retry-After")
         self.num_open += 1
+        self._num_new += 1
         self._soon()
 
     def close(self) -> None:
@@ -115,79 +185,160 @@ class Lane:
         self._close_if_empty()
 
     def abort(self) -> None:
-        """End the connections now."""
+        """End the connections now; whatever is open gets an UnavailableError."""
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
         self._close_links()
         self._fail_waiting()
+
+    def _changed(self) -> None:
+        """Follow a replica that came or went."""
+        self._num_ready = self._fleet.num_ready
+        self._soon()
 
     def _soon(self) -> None:
         """Decide once everything that this tick of the loop brings has been parsed: that is what fills a batch."""
         if not self._pump_due:
             self._pump_due = True
-            self._loop.call_soon(self._pump)
+            self._timers.call_soon(self._pump)
 
     def _pump(self) -> None:
         self._pump_due = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if len(self._queue) and not self.ready and not any(port.busy for port in self._ports.values()):
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        now = self._clock.monotonic_ns()
+        idle = self._fleet.idle(now)
+        self._num_ready = self._fleet.num_ready
+        if len(self._queue) and not self._num_ready and not self._flights:
             self._fail_waiting()
             return
-        idle = sorted((port for port in self._ports.values() if port.link.ready and not port.busy), key=_name)
-        now = self._clock.monotonic_ns()
         taken = self._queue.take(now, len(idle))
-        late = UnavailableError("no answer came in time", hint="try again after Retry-After")
-        self._finish([item.key for item in taken.expired], late, "")
-        for batch, port in zip(taken.batches, idle, strict=False):
-            calls = [item.key for item in batch if not item.key.context.gone]
-            for item in batch:
-                if item.key.context.gone:
-                    item.key.context.leave(now, failed=True)
-            self.num_open -= len(batch) - len(calls)
+        self._refuse(taken.expired, "no answer came in time")
+        self._refuse(taken.shed, "too many requests are waiting")
+        for items in taken.batches:
+            calls = [item.key for item in items if not item.key.context.gone]
+            if len(calls) < len(items):
+                self._refuse(tuple(item for item in items if item.key.context.gone), "the client has left")
             if calls:
-                self._send(port, calls)
+                batch = Batch(calls)
+                port = self._fleet.choose(idle, batch.num_rows, now)
+                idle.remove(port)
+                self._send(batch, port, now)
             else:
                 self._soon()
         if taken.wake_at_ns is not None:
-            self._timer = self._loop.call_later(max(0, taken.wake_at_ns - now) / 1e9, self._soon)
+            self._wake = self._timers.call_later(max(0, taken.wake_at_ns - now) / 1e9, self._soon)
 
-    def _send(self, port: _Port, calls: list[Call]) -> None:
-        started = self._clock.monotonic_ns()
-        port.busy = True
+    def _refuse(self, items: tuple[Item[Call], ...], what: str) -> None:
+        if items:
+            refused = UnavailableError(what, hint="try again after Retry-After")
+            self._finish([item.key for item in items], refused, "")
 
-        def done(outcome: Outcome) -> None:
-            now = self._clock.monotonic_ns()
-            port.busy = False
-            self._queue.finished(len(calls), now - started, now)
-            self._soon()
-            self._received(calls, outcome, port.replica.id)
+    def _send(self, batch: Batch, port: Port, now: int) -> None:
+        flight = Flight(batch, port, now)
+        late_ns = self._tail.late_ns(batch.num_rows) or health.hang_ns(0)
+        flight.look_ns = now + max(MIN_LATE_NS, int(late_ns))
+        port.flight, port.sent_ns = flight, now
+        self._flights[flight] = None
+        batch.num_flights += 1
+        for call in batch.calls:
+            call.attempts += 1
+        if self._watch is None:
+            self._look_at(flight.look_ns, now)
+        port.link.send(join([call.rows for call in batch.calls]), batch.num_rows, lambda out: self._landed(flight, out))
 
-        port.link.send(join([call.rows for call in calls]), sum(call.num_rows for call in calls), done)
+    def _landed(self, flight: Flight, outcome: Outcome) -> None:
+        now = self._clock.monotonic_ns()
+        batch, port = flight.batch, flight.port
+        took = now - flight.sent_ns
+        port.flight = None
+        self._flights.pop(flight, None)
+        batch.num_flights -= 1
+        if not isinstance(outcome, DatahallError) and any(len(one) != batch.num_rows for one in outcome.values()):
+            outcome = DatahallError("the model answered with another number of rows than it was asked")
+        if isinstance(outcome, DatahallError) and not isinstance(outcome, UserError):
+            self._fleet.failed(port, now)
+        elif self._fleet.answered(port, batch.num_rows, took, now):
+            self._queue.finished(len(batch.calls), batch.num_rows, took, now)
+            self._tail.learn(batch.num_rows, took)
+        if self._fleet.ports.get(port.replica.id) is not port:
+            port.link.close()
+        self._soon()
+        if not batch.settled:
+            self._received(batch, outcome, port)
 
-    def _received(self, calls: list[Call], outcome: Outcome, replica: str) -> None:
+    def _received(self, batch: Batch, outcome: Outcome, port: Port) -> None:
         if not isinstance(outcome, DatahallError):
-            num_rows = sum(call.num_rows for call in calls)
-            if any(len(array) != num_rows for array in outcome.values()):
-                outcome = DatahallError("the model answered with another number of rows than it was asked")
-            self._finish(calls, outcome, replica)
+            batch.settled = True
+            self._finish(batch.calls, outcome, port.replica.id)
             return
-        lost = isinstance(outcome, UnavailableError)
-        # Answers have no effect but their record, which is written later, so asking again is safe. One bad call must
-        # not fail its batch either: each of its calls then goes alone.
-        again = [call for call in calls if lost or (isinstance(outcome, UserError) and len(calls) > 1)]
-        again = [call for call in again if call.attempts + 1 < MAX_ATTEMPTS]
-        if again and self.ready:
-            rows = self._queue.settings.max_rows
-            for call in again:
-                call.attempts += lost
-            self._queue.put_back(
-                tuple(Item(call, max(call.num_rows, 0 if lost else rows), call.deadline_ns) for call in again)
-            )
-            calls = [call for call in calls if call not in again]
-        self._finish(calls, outcome, replica)
+        if batch.num_flights:
+            return  # the other replica that has it may still answer
+        batch.settled = True
+        # One bad call must not fail its batch: each of its calls then goes alone, which no budget needs to bound.
+        if isinstance(outcome, UserError):
+            again = batch.calls if len(batch.calls) > 1 else []
+        else:
+            why: retry.Why = "lost" if isinstance(outcome, UnavailableError) else "failed"
+            again = [call for call in batch.calls if self._may_retry([call], port, why, len(batch.calls) > 1)]
+        self._put_back(again, alone=not isinstance(outcome, UnavailableError))
+        if len(again) < len(batch.calls):
+            kept = set(map(id, again))
+            self._finish([call for call in batch.calls if id(call) not in kept], outcome, port.replica.id)
+
+    def _put_back(self, calls: list[Call], *, alone: bool) -> None:
+        rows = self._queue.max_rows if alone else 0
+        now = self._clock.monotonic_ns()
+        self._queue.put_back(tuple(Item(call, max(call.num_rows, rows), call.deadline_ns, now) for call in calls))
+        self._soon()
+
+    def _may_retry(self, calls: list[Call], port: Port, why: retry.Why, can_split: bool = False) -> bool:
+        now = self._clock.monotonic_ns()
+        if why == "late":
+            num_others = sum(other is not port for other in self._fleet.idle(now))
+        else:
+            num_others = self._fleet.num_others(port) + (why == "failed" and can_split)
+        num_rows = sum(call.num_rows for call in calls)
+        view = retry.RetryView(
+            num_calls=len(calls),
+            num_attempts=max(call.attempts for call in calls),
+            deadline_ns=max(call.deadline_ns for call in calls),
+            needs_ns=port.pace.time_ns(num_rows) if why == "late" else 0.0,
+            num_others=num_others,
+            num_new=self._num_new,
+            reserve=RESERVE_BATCHES * self._queue.settings.max_rows,
+        )
+        self._num_new = 0
+        self._budget, decision, _ = retry.decide(self._budget, view, retry.Trouble(why), now, 0.0)
+        return decision == "again"
+
+    def _look_at(self, at_ns: int, now: int) -> None:
+        self._watch = self._timers.call_later(max(0, at_ns - now) / 1e9, self._look)
+
+    def _look(self) -> None:
+        """Find batches that are late, and replicas that hang."""
+        self._watch = None
+        now = self._clock.monotonic_ns()
+        for flight in [flight for flight in self._flights if flight.look_ns <= now]:
+            self._hasten(flight, now)
+        if self._flights:
+            self._look_at(min(flight.look_ns for flight in self._flights), now)
+
+    def _hasten(self, flight: Flight, now: int) -> None:
+        batch, port = flight.batch, flight.port
+        flight.look_ns = now + LOOK_NS
+        ejected = self._fleet.waiting(port, batch.num_rows, now)
+        if ejected:
+            self._changed()
+        if batch.settled or batch.num_flights > 1:
+            return
+        if ejected or port.health.phase == "open":
+            if self._may_retry(batch.calls, port, "lost"):
+                batch.settled = True
+                self._put_back(batch.calls, alone=False)
+        elif self._may_retry(batch.calls, port, "late"):
+            idle = [other for other in self._fleet.idle(now) if other is not port]
+            self._send(batch, self._fleet.choose(idle, batch.num_rows, now), now)
 
     def _finish(self, calls: list[Call], outcome: Outcome, replica: str) -> None:
         if calls:
@@ -199,22 +350,15 @@ class Lane:
         gone = UnavailableError("no replica of this application answers now", hint="try again in a moment")
         self._finish([item.key for item in self._queue.drain()], gone, "")
 
-    def _retire(self, port: _Port) -> None:
-        """Close a link once it is idle; it is out of the table already, so nothing new is sent on it."""
-        if port.busy:
-            self._loop.call_later(0.05, self._retire, port)
-        else:
-            port.link.close()
-
     def _close_if_empty(self) -> None:
         if self._closing and self.num_open == 0:
             self._close_links()
 
     def _close_links(self) -> None:
-        ports, self._ports = self._ports, {}
-        for port in ports.values():
+        for timer in (self._wake, self._watch):
+            if timer is not None:
+                timer.cancel()
+        ports, self._fleet.ports = self._fleet.ports, {}
+        flying = {flight.port for flight in self._flights}
+        for port in {*ports.values(), *flying}:
             port.link.close()
-
-
-def _name(port: _Port) -> str:
-    return port.replica.id

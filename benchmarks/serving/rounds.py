@@ -1,0 +1,131 @@
+"""Every server in turn, in another order each round, so that what else the machine does meets all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.serving.cases import DIGITS, DIGITS_SKLEARN, TUMOURS, TUMOURS_SKLEARN, WIDE_ONE, WIDE_TWO
+from benchmarks.serving.drive import load
+from benchmarks.serving.hall import Hall
+from benchmarks.serving.machine import pss_mb
+from benchmarks.serving.results import Crowd, Results, Sample
+from benchmarks.serving.servers import ECHOES, Running, StartError, WrongAnswerError, echo, peer
+
+ALL = (1, 16, 64, 256)
+CROWD = 1500
+_CROWD_SECONDS = 5.0
+_CROWD_TIMEOUT_S = 5.0
+
+
+class Contestant(NamedTuple):
+    """A server with a model, and the numbers of connections at which it is measured."""
+
+    server: str
+    model: str
+    levels: tuple[int, ...]
+    start: Callable[[], AbstractContextManager[Running]]
+
+
+def contestants(peers: list[str], *, core: int, environments: Path, build: Path) -> list[Contestant]:
+    """Return everybody who is measured on one core; halls are taken through their lifecycle here."""
+
+    def hall(case: Hall) -> Callable[[], AbstractContextManager[Running]]:
+        return lambda: case.serving({core})
+
+    def other(name: str, template: str) -> Callable[[], AbstractContextManager[Running]]:
+        return lambda: peer(name, template, core=core, environments=environments, build=build)
+
+    def limit(name: str) -> Callable[[], AbstractContextManager[Running]]:
+        return lambda: echo(name, core=core, build=build)
+
+    found = [Contestant(name, "digits", ALL, limit(name)) for name in ECHOES]
+    found += [
+        Contestant("datahall", "digits", ALL, hall(Hall(DIGITS, build))),
+        Contestant("datahall, scikit-learn", "digits", (64,), hall(Hall(DIGITS_SKLEARN, build))),
+        Contestant("datahall", "tumours", (1, 64), hall(Hall(TUMOURS, build))),
+        Contestant("datahall, scikit-learn", "tumours", (64,), hall(Hall(TUMOURS_SKLEARN, build))),
+    ]
+    found += [Contestant(name, "digits", ALL, other(name, "digits")) for name in peers]
+    found += [Contestant(name, "tumours", (1, 64), other(name, "tumours")) for name in peers]
+    return found
+
+
+def pairs(build: Path, *, cores: tuple[int, int], with_two: bool) -> list[Contestant]:
+    """Return one gateway and two of them, before a cheap model and before one that costs 100 microseconds and more."""
+    one = Hall(WIDE_ONE, build)
+    found = [Contestant("one gateway", "wide", (64,), lambda: one.serving({cores[0]}))]
+    if with_two:
+        two, cheap = Hall(WIDE_TWO, build, num_gateways=2), Hall(DIGITS, build, num_gateways=2)
+        found.append(Contestant("two gateways", "wide", (64,), lambda: two.serving(set(cores))))
+        found.append(Contestant("two gateways", "digits", (64,), lambda: cheap.serving(set(cores))))
+    return found
+
+
+def warm_up(everybody: list[Contestant], results: Results) -> list[Contestant]:
+    """Start everybody once, so that models are fitted and bytecode is compiled; return who answers rightly."""
+    able = []
+    for each in everybody:
+        try:
+            with each.start():
+                able.append(each)
+        except (StartError, WrongAnswerError) as error:
+            results.missing[f"{each.server}, {each.model}"] = str(error)
+            print(f"  {each.server} ({each.model}) is left out: {error}", flush=True)
+    return able
+
+
+def play(
+    able: list[Contestant], results: Results, *, rounds: int, seconds: float, core: int, fresh: bool, seed: int
+) -> None:
+    """Measure everybody once a round, and add what was seen to `results`."""
+    draw = random.Random(seed)  # noqa: S311  an order, no secret
+    for number in range(1, rounds + 1):
+        for each in draw.sample(able, len(able)):
+            try:
+                with each.start() as server:
+                    results.samples.append(_sample(each, server, number, seconds=seconds, core=core, fresh=fresh))
+            except (StartError, WrongAnswerError, RuntimeError) as error:
+                results.missing[f"{each.server}, {each.model}, round {number}"] = str(error)
+                print(f"  round {number}: {each.server} ({each.model}): {error}", flush=True)
+                continue
+            shown = ", ".join(
+                f"{level.num_connections}: {level.answers_per_s:,.0f}/s" for level in results.samples[-1].levels
+            )
+            print(f"  round {number}: {each.server} ({each.model}): {shown}", flush=True)
+
+
+def crowd(able: list[Contestant], results: Results, *, core: int) -> None:
+    """Put far more connections than usual before each server once, and see what is left of it."""
+    for each in able:
+        if each.model != "digits" or each.server in ECHOES or "," in each.server:
+            continue
+        with contextlib.suppress(StartError, WrongAnswerError), each.start() as server:
+            before = server.tree.pss_mb()
+            level = load(server, CROWD, seconds=_CROWD_SECONDS, core=core, timeout_s=_CROWD_TIMEOUT_S)
+            recovery_s = server.seconds_to_answer()
+            growth_mb = server.tree.pss_mb() - before
+            results.crowds.append(Crowd(server=each.server, level=level, recovery_s=recovery_s, growth_mb=growth_mb))
+            print(f"  {CROWD} connections: {each.server}: {level.answers_per_s:,.0f}/s", flush=True)
+
+
+def _sample(each: Contestant, server: Running, number: int, *, seconds: float, core: int, fresh: bool) -> Sample:
+    memory, processes = server.tree.pss_mb(), len(server.tree.pids())
+    levels = tuple(load(server, level, seconds=seconds, core=core, fresh=fresh) for level in each.levels)
+    _, body = server.target.ask()
+    server.target.check(body)  # right after the load too
+    return Sample(
+        server=each.server,
+        model=each.model,
+        round=number,
+        cold_start_s=server.cold_start_s,
+        pss_mb=memory,
+        num_processes=processes,
+        levels=levels,
+        replica_mb=max(map(pss_mb, server.tree.matching("datahall.app.mains replica")), default=0.0),
+        gateway_mb=max(map(pss_mb, server.tree.matching("datahall.app.mains gateway")), default=0.0),
+    )

@@ -1,0 +1,148 @@
+"""One deployment's replicas as a gateway sees them: links, health, pace, and whose turn it is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from datahall.core.records import RouteReplica
+from datahall.policy import health, route
+from datahall.serve.link import Link
+from datahall.serve.pace import Pace
+
+if TYPE_CHECKING:
+    from datahall.serve.lane import Flight
+
+Draw = Callable[[], float]
+"""Returns a uniform number in [0, 1)."""
+
+uniform: Draw = random.random
+"""Seeded by the kernel in each process; tests and replays hand in another one."""
+
+
+class Decided(Protocol):
+    """Told every decision that changes a replica's state, with all that it was made from."""
+
+    def __call__(
+        self,
+        policy: str,
+        state: object,
+        view: object,
+        event: object,
+        now: int,
+        draw: float,
+        new_state: object,
+        decision: str,
+        reason: str,
+    ) -> None:
+        """Take it; `decide(state, view, event, now, draw)` of `policy` gives the identical decision again."""
+
+
+class Port:
+    """One replica: its link, what is in flight on it, and what is known of it."""
+
+    __slots__ = ("answered_ns", "flight", "health", "link", "pace", "replica", "sent_ns")
+
+    def __init__(self, replica: RouteReplica, link: Link) -> None:
+        self.replica, self.link = replica, link
+        self.flight: Flight | None = None
+        self.health = health.Health()
+        self.pace = Pace()
+        self.sent_ns = 0
+        self.answered_ns = 0
+
+
+class Fleet:
+    """The ports of one lane. Every method's time is an argument, in nanoseconds of a monotonic clock."""
+
+    def __init__(self, *, draw: Draw, decided: Decided | None) -> None:
+        self.ports: dict[str, Port] = {}
+        self._draw, self._decided = draw, decided
+
+    @property
+    def num_ready(self) -> int:
+        """How many replicas could answer, busy or not: at least one of the connected ones, whatever their health."""
+        connected = [port for port in self.ports.values() if port.link.ready]
+        return sum(port.health.phase != "open" for port in connected) or min(1, len(connected))
+
+    @property
+    def serving(self) -> tuple[str, ...]:
+        """Ids of the replicas that are connected and not ejected, sorted."""
+        ports = self.ports.values()
+        return tuple(sorted(port.replica.id for port in ports if port.link.ready and port.health.phase != "open"))
+
+    def num_others(self, port: Port) -> int:
+        """Return how many other replicas could answer, busy or not."""
+        connected = [other for other in self.ports.values() if other is not port and other.link.ready]
+        return sum(other.health.phase != "open" for other in connected) or min(1, len(connected))
+
+    def idle(self, now_ns: int) -> list[Port]:
+        """Return those that can take a batch now; ejected and doubtful ones only where nobody else is connected."""
+        connected = [port for port in self.ports.values() if port.link.ready]
+        if len(connected) > 1:
+            for port in connected:
+                if port.health.phase == "open" and now_ns >= port.health.until_ns:
+                    self._decide(port, health.Due(), now_ns, 0.0)
+            trusted = [port for port in connected if health.is_trusted(port.health, now_ns - port.sent_ns)]
+            connected = trusted or [port for port in connected if port.health.phase != "open"] or connected
+        return [port for port in connected if port.flight is None]
+
+    def choose(self, idle: list[Port], num_rows: int, now_ns: int) -> Port:
+        """Return which of `idle` gets a batch of `num_rows`."""
+        if len(idle) == 1:
+            return idle[0]
+        candidates = tuple(
+            route.Candidate(
+                port.replica.id,
+                port.pace.time_ns(num_rows),
+                health.is_due(port.health, now_ns - port.sent_ns),
+            )
+            for port in idle
+        )
+        _, chosen, _ = route.decide(None, route.RouteView(candidates), route.Batch(num_rows), now_ns, self._draw())
+        return self.ports[chosen]
+
+    def usual_ns(self, port: Port, num_rows: int) -> float:
+        """Return the (lower) median of its healthy siblings' times for a batch of that size; 0 where nobody knows."""
+        times = sorted(
+            time
+            for other in self.ports.values()
+            if other is not port and other.health.phase == "closed" and (time := other.pace.bound_ns(num_rows))
+        )
+        return times[(len(times) - 1) // 2] if times else 0.0
+
+    def answered(self, port: Port, num_rows: int, took_ns: int, now_ns: int) -> bool:
+        """Learn that a batch was answered; return whether it took as long as it should."""
+        port.answered_ns = now_ns
+        usual_ns = self.usual_ns(port, num_rows)
+        port.pace.learn(num_rows, took_ns)
+        if len(self.ports) > 1 or port.health.phase != "closed":
+            self._decide(port, health.Answered(took_ns), now_ns, usual_ns)
+        return not health.is_slow(took_ns, usual_ns)
+
+    def failed(self, port: Port, now_ns: int) -> None:
+        """Learn that a batch failed, by the replica's fault or because its connection is gone."""
+        self._decide(port, health.Failed() if port.link.ready else health.Lost(), now_ns, 0.0)
+
+    def waiting(self, port: Port, num_rows: int, now_ns: int) -> bool:
+        """Learn that its batch has not been answered yet; return whether that ejects it."""
+        sent_ns = port.sent_ns
+        since = any(other.answered_ns > sent_ns for other in self.ports.values() if other is not port)
+        event = health.Waiting(now_ns - sent_ns)
+        return self._decide(port, event, now_ns, self.usual_ns(port, num_rows), since) == "eject"
+
+    def _decide(
+        self, port: Port, event: health.Event, now_ns: int, usual_ns: float, sibling_answered: bool = False
+    ) -> health.Decision:
+        others = [other for other in self.ports.values() if other is not port and other.link.ready]
+        num_ejected = sum(other.health.phase != "closed" for other in others)
+        view = health.HealthView(len(others) + 1, num_ejected, usual_ns, sibling_answered)
+        draw = self._draw()
+        old = port.health
+        port.health, decision, reason = health.decide(old, view, event, now_ns, draw)
+        if decision == "try":
+            port.pace = Pace()  # how slow it was says nothing about how fast it is now
+        if decision != "stay" and self._decided is not None:
+            self._decided("health", old, view, event, now_ns, draw, port.health, decision, reason)
+        return decision

@@ -1,0 +1,99 @@
+"""What a request's head must be beyond what the parser insists on, so that no server before or behind reads another.
+
+Each rule is one that nginx or uvicorn also has; `tests/serve/test_smuggling.py` compares.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import unquote
+
+import httptools
+
+from datahall.serve.exchange import Request
+from datahall.serve.responses import HttpError, refusal
+
+SINGLE = frozenset(
+    (
+        b"host",
+        b"authorization",
+        b"x-api-key",
+        b"content-encoding",
+        b"content-type",
+        b"content-length",
+        b"transfer-encoding",
+        b"expect",
+        b"inference-header-content-length",
+        b"datahall-app",
+    )
+)
+"""Headers that may come once only."""
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_LENGTH = re.compile(rb"[0-9]{1,19}")
+_BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_CONTROL = re.compile("[\0-\x1f\x7f]")
+
+
+def read_head(request: Request, version: str) -> None:
+    """Set path, target and length from a request's method, target and headers; `version` is the protocol's.
+
+    Raises HttpError, which ends the connection: what follows such a head could be anything.
+    """
+    if version not in ("1.1", "1.0"):
+        raise _refused(f"HTTP/{version} is not spoken here", "use HTTP/1.1", status=505)
+    if request.method == "TRACE":
+        raise _refused("TRACE would show a script the headers it must not see", "use GET", status=501)
+    host = request.header(b"host")
+    if host is None:
+        if version == "1.1":
+            raise _refused("the header 'host' is missing", "name the host that is asked")
+    elif not _HOST.fullmatch(host):
+        raise _refused("the header 'host' is no name with an optional port", "send the host's name alone")
+    _read_framing(request, version)
+    request.path, request.target = _split_target(request.target)
+
+
+def _read_framing(request: Request, version: str) -> None:
+    encoding = request.header(b"transfer-encoding")
+    if encoding is not None and (version == "1.0" or encoding.lower() != b"chunked"):
+        raise _refused("the only transfer encoding is 'chunked', in HTTP/1.1", "send Content-Length, or chunks")
+    length = request.header(b"content-length")
+    if length is not None:
+        if not _LENGTH.fullmatch(length):
+            raise _refused("the header 'content-length' is no number of bytes", "send it in digits")
+        request.content_length = int(length)
+    expect = request.header(b"expect")
+    if expect is not None and expect.lower() != b"100-continue":
+        raise _refused("the only expectation is '100-continue'", "leave the header 'expect' out", status=417)
+
+
+@lru_cache(maxsize=256)
+def _split_target(target: bytes) -> tuple[str, bytes]:
+    """Return a target's path, decoded, and what of it goes on to control."""
+    try:
+        url = httptools.parse_url(target)
+        path = unquote((url.path or b"").decode("ascii"), errors="strict")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
+        raise _refused("the target is not a URL") from error
+    if not path.startswith("/"):
+        raise _refused("the target has no path")
+    if url.userinfo is not None or b"#" in target:
+        raise _refused("the target has a user or a fragment in it", "send the path and the query alone")
+    if b"%" in url.path:
+        _check_escapes(url.path, path)
+    if "/.." in path and ".." in path.split("/"):
+        raise _refused("the path leads upwards", "send the path that is meant, without '..'")
+    return path, (url.path or b"/") + (b"?" + url.query if url.query else b"")
+
+
+def _check_escapes(raw: bytes, path: str) -> None:
+    if _BAD_PERCENT.search(raw):
+        raise _refused("the path has a '%' without two hexadecimal digits after it", "write '%25' for a '%'")
+    if _CONTROL.search(path):
+        raise _refused("the path has a control character in it")
+
+
+def _refused(what: str, hint: str = "", *, status: int = 400) -> HttpError:
+    return HttpError(refusal(status, what, hint, close=True))
