@@ -61,7 +61,7 @@ def test_refusals_are_kept_up_to_a_number_a_second(tmp_path):
     for second in range(3):
         flush(files, second * SECOND)
         for _ in range(1_000):
-            log.keep_refusal((None, VIEW, Evicted(), second, 0.0), (None, False, "no"))
+            log.keep_some((None, VIEW, Evicted(), second, 0.0), (None, False, "no"))
     files.close()
     found = numbers(tmp_path)
     assert [found.count(second) for second in range(3)] == [module.MAX_REFUSALS_PER_S] * 3

@@ -31,6 +31,7 @@ MAX_DECISION_BYTES = 64 << 20
 """Of both files together."""
 SAMPLE_EVERY = 100
 MAX_REFUSALS_PER_S = 20
+"""Of all policies together: refusals and retries come in floods."""
 MAX_WAITING_BYTES: Final = 1 << 20
 """Of what waits for the next flush; beyond, decisions are dropped."""
 _MAGIC: Final = b"\x93dhdecide1"
@@ -82,9 +83,9 @@ class PolicyLog:
             )
         )
 
-    def keep_refusal(self, call: Arguments, answered: Result) -> None:
-        """Keep a refusal, unless so many were kept in this second that more would tell nothing new."""
-        if self._files.spare_refusal():
+    def keep_some(self, call: Arguments, answered: Result) -> None:
+        """Keep a refusal or a retry, unless so many were kept in this second that more would tell nothing new."""
+        if self._files.has_room_for_one():
             self.keep(call, answered)
 
 
@@ -102,7 +103,7 @@ class DecisionFiles:
         self._max_file_bytes, self._sample_every = max_bytes // 2, sample_every
         self._waiting: list[bytes] = []
         self._num_waiting_bytes = 0
-        self._num_refusals_left, self._second = MAX_REFUSALS_PER_S, 0
+        self._num_left, self._second = MAX_REFUSALS_PER_S, 0
         self._descriptor = -1
         self._index = 0
         self._turn = threading.Lock()
@@ -122,12 +123,27 @@ class DecisionFiles:
         self._waiting.append(body)
         self._num_waiting_bytes += len(body)
 
-    def spare_refusal(self) -> bool:
-        """Return whether one more refusal may be kept in this second."""
-        if not self._num_refusals_left:
+    def has_room_for_one(self) -> bool:
+        """Return whether one more of what comes in floods may be kept in this second, and count it."""
+        if not self._num_left:
             return False
-        self._num_refusals_left -= 1
+        self._num_left -= 1
         return True
+
+    def decided(
+        self,
+        policy: str,
+        state: object,
+        view: object,
+        event: object,
+        now: int,
+        draw: float,
+        new_state: object,
+        decision: str,
+        reason: str,
+    ) -> None:
+        """Keep a decision that changes a state: those are few, and each matters."""
+        self.of(policy).keep((state, view, event, now, draw), (new_state, decision, reason))
 
     def flush(self, monotonic_ns: int) -> Callable[[], None] | None:
         """Return what writes all that waits, as work for any thread; None if nothing waits. Called every 100 ms.
@@ -135,7 +151,7 @@ class DecisionFiles:
         Blocks lie in the order in which their work is done.
         """
         if (second := monotonic_ns // 1_000_000_000) != self._second:
-            self._second, self._num_refusals_left = second, MAX_REFUSALS_PER_S
+            self._second, self._num_left = second, MAX_REFUSALS_PER_S
         if not self._waiting:
             return None
         bodies, self._waiting, self._num_waiting_bytes = self._waiting, [], 0
@@ -185,6 +201,11 @@ class DecisionFiles:
     def _open(self, flag: int = 0) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | flag
         self._descriptor = os.open(self._paths[self._index], flags, 0o600)
+
+
+def log_of(files: DecisionFiles | None, policy: str) -> PolicyLog | None:
+    """Return where a policy's decisions are kept, None where none are."""
+    return files.of(policy) if files is not None else None
 
 
 @cache

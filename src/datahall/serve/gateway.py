@@ -27,7 +27,7 @@ from datahall.serve.cache import Scope
 from datahall.serve.cached import AnswerCache
 from datahall.serve.config import GatewayConfig
 from datahall.serve.confirm import Freshness
-from datahall.serve.decisions import DecisionFiles
+from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.door import Board, Door
 from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
@@ -58,22 +58,28 @@ class Gateway:
         self.port = 0
         self._clock = clock
         self._decisions = _decision_files(config)
-        log = self._decisions.of("cache") if self._decisions is not None else None
-        self._cache = AnswerCache(config.cache_bytes, log=log)
+        self._shed_log = log_of(self._decisions, "shed")
+        self._cache = AnswerCache(config.cache_bytes, log=log_of(self._decisions, "cache"))
         self._recorder = Recorder(config, clock, self._cache)
         if self._recorder.num_torn_bytes:
             _LOG.warning("the answer log ended in %d bytes that are no record", self._recorder.num_torn_bytes)
         self._follower = Follower(
             source or FileRouteSource(Path(config.routes), config.route_keys, config.routes_key),
             make_lane=lambda route: Lane(
-                route, connect=connect, clock=clock, settings=config.batch, answered=self._answered
+                route,
+                connect=connect,
+                clock=clock,
+                settings=config.batch,
+                answered=self._answered,
+                decided=self._decisions.decided if self._decisions is not None else None,
+                decisions=self._decisions,
             ),
             clock=clock,
             switch_seconds=config.limits.switch_seconds,
             adopted=self._adopted,
             freshness=Freshness(Path(config.routes), config.route_keys, clock, config.auth_stale_seconds),
         )
-        self._admission = Admission(config.admission, rank=config.place)
+        self._admission = Admission(config.admission, rank=config.place, decisions=self._decisions)
         self._connections: set[Connection] = set()
         self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
@@ -193,9 +199,12 @@ class Gateway:
 
     def shed(self, num_in_a_row: int) -> shed.Shed:
         """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
-        event = shed.Refused(num_in_a_row)
-        self._shedding, what, _ = shed.decide(self._shedding, self._shed_view, event, self._clock.monotonic_ns(), 0.0)
-        return what
+        before, event, now_ns = self._shedding, shed.Refused(num_in_a_row), self._clock.monotonic_ns()
+        answered = shed.decide(before, self._shed_view, event, now_ns, 0.0)
+        if self._shed_log is not None and self._shed_log.due():
+            self._shed_log.keep((before, self._shed_view, event, now_ns, 0.0), answered)
+        self._shedding = answered[0]
+        return answered[1]
 
     def opened(self, connection: Connection) -> bool:
         """Take a connection in; False where there are too many."""
