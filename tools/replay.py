@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import simulated
 
 from datahall.app.replay import Replayed, Replayer
 from datahall.policy import rollout
@@ -52,9 +53,9 @@ def decide_cache(log: Kept, rng: random.Random) -> None:
         for asked in rng.choices(popular, weights, k=1_000):
             now += STEP_NS
             key = rng.randbytes(16) if rng.random() < 1 / 3 else asked
-            if cache.get(key, seconds=5.0, now_ns=now) is None:
+            if cache.get(key, seconds=0.5, now_ns=now) is None:
                 num_bytes = int(rng.paretovariate(1.2) * 200)
-                cache.put(key, 0, num_bytes=num_bytes, deployment="dep", seconds=5.0, now_ns=now)
+                cache.put(key, 0, num_bytes=num_bytes, deployment="dep", seconds=rng.choice((0.01, 0.5)), now_ns=now)
         cache.tick(now)
 
 
@@ -103,7 +104,18 @@ def decide_rollout(log: Kept, rng: random.Random) -> None:
             routed, revision = decision.routes, revision + 1
 
 
-SOURCES: dict[str, Callable[[Kept, random.Random], None]] = {"cache": decide_cache, "rollout": decide_rollout}
+SOURCES: dict[str, Callable[[Kept, random.Random], None]] = {
+    "admit": simulated.decide_admit,
+    "cache": decide_cache,
+    "concurrency": simulated.decide_concurrency,
+    "health": simulated.decide_health,
+    "rate": simulated.decide_rate,
+    "retry": simulated.decide_retry,
+    "rollout": decide_rollout,
+    "route": simulated.decide_route,
+    "share": simulated.decide_share,
+    "shed": simulated.decide_shed,
+}
 """How each policy comes to its decisions."""
 
 
