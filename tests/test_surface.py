@@ -20,9 +20,9 @@ TABLES = (
     "answer_segment api_key app artifact bundle candidate deployment environment evidence evidence_key garbage holdout policy replica "
     "retired_master route_table run snapshot step verdict version"
 )
-MODELS = "boosting forest logistic mlp ridge"
+MODELS = "boosting forest logistic mlp net ridge"
 CLAIMS = "accuracy calibration fairness improvement latency stability"
-ENGINES = "onnx sklearn"
+ENGINES = "onnx sklearn torch"
 EXAMPLES = "digits lending tumours"
 VERBS = "new check plan run up ps predict provenance verify backup restore report key doctor logs stop version"
 SPEC_KEYS = """

@@ -419,7 +419,10 @@ def settings_page() -> str:
         "A hall may have a file `hall.toml` in its folder. Every key has a default, so a hall on one machine needs none. An "
         "unknown key, a wrong value, and a store that this Datahall cannot use are errors with file and key, never passed "
         "over. Nobody else may be able to change the file; where it holds a secret nobody else may be able to read it. It "
-        "belongs to the machine, so it is in no [backup](../backup.md)."
+        "belongs to the machine, so it is in no [backup](../backup.md).\n\n"
+        "What it says of teams is taken up within a second while the hall runs; a file that is wrong by then leaves the rules "
+        "of before, and `datahall ps` says so. Everything else is read when the hall starts. `datahall up --gateways N` goes "
+        "before `gateways`."
     )
     rows = [(f"`{setting.key}`", setting.takes, setting.description) for setting in describe()]
     return page_of("Settings", text, table(("key", "takes", "meaning"), rows))
