@@ -49,6 +49,7 @@ bench: test-env ## measure what we claim about speed (on a quiet machine)
 	$(PY) benchmarks/batch_cap.py
 	$(PY) benchmarks/process_start.py
 	$(PY) benchmarks/answer_log.py
+	$(PY) benchmarks/codecs.py
 	$(PY) benchmarks/cache.py
 	$(PY) benchmarks/acts.py
 	$(PY) benchmarks/ledger.py

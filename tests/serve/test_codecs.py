@@ -256,6 +256,14 @@ documents = st.recursive(
 
 
 @given(documents)
+def test_strings_are_counted_in_the_text_as_in_the_document(text):
+    seen = []
+    json.loads(text, object_pairs_hook=lambda pairs: seen.extend(key for key, _ in pairs) or [one for _, one in pairs])
+    values = keys.count_strings(json.loads(text, object_pairs_hook=lambda pairs: [one for _, one in pairs]))
+    assert keys.count_written(text.encode()) == len(seen) + values
+
+
+@given(documents)
 @example('{"a":1,"\\u0061":2}')
 @example('{"a":{"b":"\\"","b":"\\""}}')
 def test_keys_that_come_twice_are_refused_and_no_others(text):
@@ -277,6 +285,9 @@ def test_a_key_that_comes_twice_is_told_with_its_place(kit):
     assert caught.value.what == "the key `a` comes twice - at `$.rows[1]`"
     with pytest.raises(UserError, match=r"`rows` comes twice - at `\$`"):
         read(b'{"rows":[],"rows":[{"a":1,"b":2}]}')
+    large = b'{"rows":[' + b'{"a":1,"b":2},' * 100_000 + b'{"a":1,"b":2,"a":3}]}'
+    with pytest.raises(UserError, match="comes twice in an object"):
+        read(large)
     with pytest.raises(UserError, match="nested too deeply"):
         refuse_duplicate_keys(b"[" * 100_000 + b"]" * 100_000, -1)
     with pytest.raises(UserError, match="in two ways"):

@@ -113,7 +113,8 @@ def test_whatever_a_body_holds_ends_in_rows_or_in_an_error(kit, features, data):
         (b'{"inputs":[[1,1e999]]}', "out of range"),
         (b'{"inputs":[[1,2]],"params":{"temperature":1}}', "no `params`"),
         (b'{"inputs":[[1,2]]', "ends too early"),
-        (b'{"inputs":[[1,NaN]]', "in two ways"),
+        (b'{"inputs":[[1,NaN]]', "not JSON"),
+        (b'{"inputs":[[1,NaN]],"inputs":[[1,NaN]]}', "comes twice"),
         (b'{"inputs":' + b"[" * 100_000, "deep"),
     ],
 )

@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from datahall.core.errors import UserError
 from datahall.core.records import BundleManifest
 from datahall.serve.columns import RowReader, decode_json, to_array
-from datahall.serve.keys import count_strings, refuse_duplicate_keys
+from datahall.serve.keys import count_strings, count_written, refuse_duplicate_keys
 from datahall.serve.protocols.finite import encode_finite
 from datahall.serve.protocols.prepared import Asked, Prepared
 from datahall.serve.responses import HttpError, refusal
@@ -99,7 +99,7 @@ class InvocationReader:
             raise UserError(f"the body has {len(given)} of the fields that hold rows", hint=_ONE_OF)
         name = given[0]
         raw = bytes(getattr(request, name))
-        num_strings = 1 + raw.count(b'"') // 2  # those within are looked at by whoever reads them
+        num_strings = 1 + count_written(raw)  # those within are looked at by whoever reads them
         if request.params is not UNSET:
             num_strings += 1 + count_strings(request.params)
         refuse_duplicate_keys(body, num_strings)
@@ -178,9 +178,8 @@ class InvocationReader:
 
 def _without_nan(body: bytes | bytearray) -> bytes:
     """Return the document with null for each NaN. Raises UserError where it is not JSON but for that."""
-    refuse_duplicate_keys(body, -1)
     try:
-        return _encode(json.loads(bytes(body), parse_constant=_null_for_nan))
+        return _encode(json.loads(bytes(body), parse_constant=_null_for_nan, object_pairs_hook=_once))
     except (ValueError, RecursionError, msgspec.MsgspecError):  # no JSON, or numbers that only Python reads
         raise UserError("the body is not JSON", hint=_ONE_OF) from None
 
@@ -196,6 +195,13 @@ def check_type(content_type: bytes | None) -> None:
     if kind != b"application/json" or any(one.replace(b'"', b"") != b"charset=utf-8" for one in parameters):
         said = (content_type or b"").decode("latin-1")[:80]
         raise HttpError(refusal(415, f"the body's type is '{said}'", "send Content-Type: application/json"))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise UserError("a key comes twice in an object", hint="send each key once")
+    return found
 
 
 class InvocationWriter:

@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 from datahall.core.errors import UserError
 from datahall.core.records import BundleManifest, Column
 from datahall.serve.columns import decode_json, to_array
-from datahall.serve.keys import count_strings, refuse_duplicate_keys
+from datahall.serve.keys import count_strings, count_written, refuse_duplicate_keys
 from datahall.serve.protocols import binary
 from datahall.serve.protocols.prepared import Asked
 from datahall.serve.protocols.v2_fast import FastReader
@@ -158,8 +158,8 @@ def _num_strings(request: InferRequest) -> int:
     if request.model_name is not UNSET:
         count += 1 + isinstance(request.model_name, str)
     for tensor in request.inputs:
-        # The data is a list of scalars or is refused later, so each of its quotes belongs to a string.
-        count += 5 + bool(bytes(tensor.data)) + _num_parameter_strings(tensor) + bytes(tensor.data).count(b'"') // 2
+        # The data is a list of scalars or is refused later, so there are no keys in it.
+        count += 5 + bool(bytes(tensor.data)) + _num_parameter_strings(tensor) + count_written(bytes(tensor.data))
     if request.outputs is not UNSET:
         count += 1 + sum(2 + _num_parameter_strings(output) for output in request.outputs)
     return count

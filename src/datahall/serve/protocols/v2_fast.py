@@ -143,11 +143,12 @@ class FastReader:
             ordered = [given[name] for name in self._names]
         num_rows = len(ordered[0].data)
         shapes = ([num_rows], [num_rows, 1])
+        must_look = not self._all_numbers or self._required
         for tensor, feature, kinds in zip(ordered, self._features, self._kinds, strict=True):
             data = tensor.data
             if num_rows == 0 or len(data) != num_rows or tensor.shape not in shapes:
                 return None
-            if not kinds.issuperset(map(type, data)) or not _is_of(tensor.datatype, data, feature.kind):
+            if (must_look and not kinds.issuperset(map(type, data))) or not _is_of(tensor.datatype, data, feature.kind):
                 return None
         if not self._is_table:
             columns = zip(self._features, ordered, strict=True)
