@@ -72,7 +72,7 @@ class Link:
     def __init__(self, timers, name, changed):
         self.timers, self.name, self.changed = timers, name, changed
         self.ready, self.stopped, self.ratio, self.error = True, False, 1.0, None
-        self.closed = False
+        self.closed, self.max_rows = False, 0
         self.open = {}
         self.batches = []
 

@@ -193,6 +193,8 @@ class Lane:
     def _changed(self) -> None:
         """Follow a replica that came or went."""
         self._num_ready = self._fleet.num_ready
+        links = (port.link for port in self._fleet.ports.values())
+        self._queue.cap(min((link.max_rows for link in links if link.ready and link.max_rows), default=0))
         self._soon()
 
     def _soon(self) -> None:

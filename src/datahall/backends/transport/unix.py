@@ -56,6 +56,7 @@ class UnixLink(asyncio.Protocol):
         self._open: dict[int, Done] = {}
         self._next_id = 1
         self._ready = False
+        self._max_rows = 0
         self._closed = False
         self._num_failed = 0
         self._heard_at = 0.0
@@ -67,6 +68,11 @@ class UnixLink(asyncio.Protocol):
     def ready(self) -> bool:
         """Whether the replica has said that it runs the expected bundle."""
         return self._ready
+
+    @property
+    def max_rows(self) -> int:
+        """Rows of a batch beyond which the replica's time a row no longer falls; 0 until it has said."""
+        return self._max_rows
 
     def send(self, columns: Mapping[str, np.ndarray], num_rows: int, done: Done) -> None:
         """Ask for answers to all rows; `done` is called exactly once."""
@@ -142,6 +148,7 @@ class UnixLink(asyncio.Protocol):
                     done(outcome(frame))
             elif kind == "ready":
                 self._num_failed = 0
+                self._max_rows = frame.header.max_rows
                 self._set_ready(frame.header.bundle == self._bundle)
             elif kind == "drain":
                 self._set_ready(False)  # what is open will still be answered; nothing new is sent
