@@ -26,7 +26,7 @@ class Link(Protocol):
 
     @property
     def max_rows(self) -> int:
-        """Rows of a batch beyond which the replica's time a row no longer falls, as it measured; 0 if it has not said."""
+        """Rows of a batch beyond which the replica's time a row no longer falls; 0 where it has not said so."""
 
     def send(self, columns: Mapping[str, np.ndarray], num_rows: int, done: Done) -> None:
         """Ask for answers to all rows; `done` is called exactly once."""

@@ -13,8 +13,9 @@ from datahall.core.errors import DatahallError, UnavailableError, UserError
 from datahall.serve.frames import Frame, FrameError, FrameReader, Header, encode
 from datahall.serve.link import Done, Outcome
 
-PING_SECONDS = 1.0
-SILENT_SECONDS = 3.0
+PING_SECONDS = 0.5
+SILENT_SECONDS = 2.5
+"""A replica that is stopped while it has nothing to do is found out at the next ping after that: within 3 s."""
 _RETRY_SECONDS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -71,7 +72,7 @@ class UnixLink(asyncio.Protocol):
 
     @property
     def max_rows(self) -> int:
-        """Rows of a batch beyond which the replica's time a row no longer falls; 0 until it has said."""
+        """The replica's own bound on the rows of a batch; 0 for none known."""
         return self._max_rows
 
     def send(self, columns: Mapping[str, np.ndarray], num_rows: int, done: Done) -> None:
