@@ -349,17 +349,3 @@ def test_in_every_order_of_events_each_call_ends_once_and_nothing_is_left(events
     assert all(port.flight is None for port in world.lane._fleet.ports.values())
     if closes:
         assert all(link.closed for link in world.links.values())
-
-
-def test_batches_follow_the_cap_that_replicas_measured_and_control_without_one_they_do_not():
-    for caps, largest in (((8, 16), 8), ((0, 0), 40)):
-        world = World(num=2)
-        for link, cap in zip(world.links.values(), caps, strict=True):
-            link.max_rows = cap
-            link.changed()
-        busy = [world.ask(), world.ask()]
-        world.timers.run(1)
-        later = [world.ask(float(x)) for x in range(40)]
-        world.settle()
-        assert world.failed([*busy, *later]) == []
-        assert max(rows for link in world.links.values() for rows in link.batches) == largest
