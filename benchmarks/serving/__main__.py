@@ -102,7 +102,8 @@ def _look_inside(results: Results, build: Path, cores: tuple[int, int]) -> None:
     """Start replicas alone, feed models growing batches, and time the gateway's duties."""
     net, forest = Hall(DIGITS, build), Hall(TUMOURS, build)
     results.replica_cold_start_s = parts.replica_starts(net, core=cores[0], count=3)
-    results.rows_us = {"digits": parts.batches(net, core=cores[0]), "tumours": parts.batches(forest, core=cores[0])}
+    for model, hall in (("digits", net), ("tumours", forest)):
+        results.rows_us[model], results.caps[model] = parts.batches(hall, core=cores[0])
     try:
         results.duties_us = duties.measure(net, cores=cores)
     except LookupError as error:
