@@ -107,7 +107,9 @@ def decide_health(log: Log, rng: random.Random) -> None:
         now += rng.randrange(200 * MS)
         is_bad = is_bad if rng.random() < 0.95 else rng.random() < 0.5
         num = rng.randint(2, 4) if rng.random() < 0.95 else 1
-        view = health.HealthView(num, min(num - 1, rng.choice((0, 0, 0, 0, 1, 2))), rng.choice((0.0, 5.0 * MS)), rng.random() < 0.5)
+        view = health.HealthView(
+            num, min(num - 1, rng.choice((0, 0, 0, 0, 1, 2))), rng.choice((0.0, 5.0 * MS)), rng.random() < 0.5
+        )
         event: health.Event = health.Answered(rng.randrange(30 * MS if is_bad else 6 * MS))
         if is_bad and rng.random() < 0.8:
             event = health.Failed() if rng.random() < 0.9 else health.Waiting(rng.randrange(3 * SECOND))
