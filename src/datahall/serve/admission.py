@@ -38,9 +38,8 @@ class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     app: LimitView = LimitView()
     """Of one application."""
-    hall: LimitView = LimitView(floor=64, ceiling=4096, tolerance=6.0, unfelt_ns=0.0, learns=False)
+    hall: LimitView = LimitView(floor=64, ceiling=4096, calm=4096, tolerance=6.0, unfelt_ns=0.0, learns=False)
     """Of all together. It gives way only where the limits of applications do not suffice: they share a machine."""
-    first_app_limit: int = 512
     window_ns: int = 100_000_000
     """Answers are measured for so long before a limit is decided on anew."""
     window_num: int = 20
@@ -154,6 +153,7 @@ class _Gauge:
         "_view",
         "limit",
         "mean_ns",
+        "pace_ns",
         "peak",
         "state",
     )
@@ -171,6 +171,8 @@ class _Gauge:
         self.limit = int(state.limit)
         self.mean_ns = 0
         """Of the last window."""
+        self.pace_ns = 0
+        """From one answer to the next in the last window."""
         self.peak = 0
         self._sum_ns = 0.0
         self._num = 0
@@ -180,6 +182,14 @@ class _Gauge:
         """Another model takes another time: the limit goes on, what it is judged by is measured anew."""
         self.state = LimitState(self.state.limit)
         self.limit = int(self.state.limit)
+
+    def expect(self, in_flight: int) -> int:
+        """Return how long an answer should take behind so many others; 0 is not known.
+
+        As long as in the last window, or less where there are now fewer to wait for than there were.
+        """
+        behind_ns = self.pace_ns * (in_flight + 1)
+        return min(self.mean_ns, behind_ns)
 
     def measure(self, sample_ns: float, in_flight: int, now_ns: int) -> None:
         """Count one answer, and decide anew at the end of a window."""
@@ -199,6 +209,7 @@ class _Gauge:
         if self._log is not None and (self._log.due() or self.state.probing != before.probing):
             self._log.keep((before, self._view, window, now_ns, draw), answered)
         self.mean_ns = int(window.mean_ns)
+        self.pace_ns = (now_ns - self._due_ns + settings.window_ns) // self._num
         self._sum_ns, self._num = 0.0, 0
         self._due_ns, self.peak = now_ns + settings.window_ns, in_flight
 
@@ -230,7 +241,7 @@ class Admission:
         self._in_flight = 0
         self._active_weight = 0
         """Of the teams that have requests in flight, in thousandths."""
-        first = LimitState(float(self.settings.hall.ceiling), _AS_USUAL_NS)
+        first = LimitState(float(self.settings.hall.calm), _AS_USUAL_NS)
         self._hall = _Gauge(self.settings.hall, first, self.settings, draw, self._limit_log, 0)
 
     @property
@@ -241,7 +252,7 @@ class Admission:
     def limit(self, team: str, app: str) -> int:
         """Return how many requests an application may have in flight at present."""
         known = self._apps.get((team, app))
-        return known.gauge.limit if known is not None else self.settings.first_app_limit
+        return known.gauge.limit if known is not None else self.settings.app.calm
 
     def follow(self, table: RouteTable, now_ns: int) -> None:
         """Take up a table, whoever is in flight; called several times a second, so that parts can grow when they may."""
@@ -313,7 +324,7 @@ class Admission:
             app.concurrency,
             app.gauge.limit,
             app.peers[_PRIORITIES[grant.priority]],
-            app.gauge.mean_ns,
+            app.gauge.expect(app.in_flight),
             self._in_flight,
             self._hall.limit,
             self._hall.limit * team.weight // active or 1,
@@ -376,7 +387,7 @@ class Admission:
     def _app(self, route: Route, now_ns: int) -> _App:
         app = self._apps.get((route.team, route.app))
         if app is None:
-            first = LimitState(float(self.settings.first_app_limit))
+            first = LimitState(float(self.settings.app.calm))
             gauge = _Gauge(self.settings.app, first, self.settings, self._draw, self._limit_log, now_ns)
             app = self._apps[(route.team, route.app)] = _App(gauge, route.deployment)
             app.follow(self._part(route.quota), now_ns)

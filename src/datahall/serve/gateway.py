@@ -42,6 +42,7 @@ from datahall.serve.responses import HttpError, Response, from_error, json_respo
 from datahall.serve.routes import Match, match
 from datahall.serve.table import FileRouteSource, RouteSource
 
+_REACH_POLL_S = 0.01
 _LOG = logging.getLogger(__name__)
 
 
@@ -90,6 +91,7 @@ class Gateway:
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
         self._told = ""
+        self._handing_over = False
         self._timers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -99,17 +101,6 @@ class Gateway:
         # is what is read.
         self._acknowledge()
         self._follow()
-        make = lambda: Connection(self)  # noqa: E731  a factory, named for the two calls below
-        descriptor, board = self.config.listen_fd, self.config.board_fd
-        if descriptor is not None and board is not None:
-            self._door = Door(_listening(descriptor), Board(board), self.config.place, make)
-            self.port = self._door.port
-        else:
-            if descriptor is not None:
-                self._server = await loop.create_server(make, sock=_listening(descriptor), backlog=4096)
-            else:
-                self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
-            self.port = self._server.sockets[0].getsockname()[1]
         sweep = min(1.0, self.limits.stall_seconds / 4, self.limits.head_seconds / 4)
         self._timers = [
             loop.create_task(_every(self.config.poll_seconds, self._follow)),
@@ -117,7 +108,30 @@ class Gateway:
             loop.create_task(_every(self.config.sync_seconds, self._tick)),
             loop.create_task(_every(sweep, self._sweep)),
         ]
+        await self._reach()
+        await self._open()
         self._acknowledge()
+
+    async def _reach(self) -> None:
+        """Reach the replicas before connections are taken: at a shared socket others take them, and answer them."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.limits.reach_seconds
+        while self._follower.index is not None and not self._follower.all_ready and loop.time() < end:  # noqa: ASYNC110  (lanes have no event of their own)
+            await asyncio.sleep(_REACH_POLL_S)
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        make = lambda: Connection(self)  # noqa: E731  a factory, named for the calls below
+        descriptor, board = self.config.listen_fd, self.config.board_fd
+        if descriptor is not None and board is not None:
+            self._door = Door(_listening(descriptor), Board(board), self.config.place, make)
+            self.port = self._door.port
+            return
+        if descriptor is not None:
+            self._server = await loop.create_server(make, sock=_listening(descriptor), backlog=4096)
+        else:
+            self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def drain(self) -> None:
         """Finish what was asked, then stop: readiness turns false at once, connections end with their next answer."""
@@ -127,6 +141,7 @@ class Gateway:
             self._server.close()
         if self._door is not None:
             self._door.close()
+        await self._hand_over()
         self._sweep()
         with contextlib.suppress(TimeoutError):  # whoever is not done by then is cut off
             await asyncio.wait_for(self._quiet(), self.limits.drain_seconds)
@@ -140,6 +155,13 @@ class Gateway:
         if self._decisions is not None:
             self._decisions.close()
         (Path(self.config.runtime) / f"gateway-{self.config.gateway}.json").unlink(missing_ok=True)
+
+    async def _hand_over(self) -> None:
+        """Answer what clients send next with `Connection: close`, so that theirs is the end and no request crosses ours."""
+        self._handing_over = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet(), self.limits.handover_seconds)
+        self._handing_over = False
 
     async def _quiet(self) -> None:
         """Return once every client has its answer and its connection has ended."""
@@ -295,7 +317,7 @@ class Gateway:
         deadline_ns = started_ns + self._answer_ns
         place = self._admission.enter(grant, lane.route, started_ns, deadline_ns=deadline_ns)
         if isinstance(place, Refusal):
-            slot.respond(place.response)
+            slot.respond(place.response if speech.tell is None else speech.tell(place.response))
             return
         key = kept = None
         if scope is not None:
@@ -383,6 +405,8 @@ class Gateway:
         write_atomic(path, json_response(state).body, at="gateway.state")
 
     def _sweep(self) -> None:
+        if self._handing_over:
+            return
         now = asyncio.get_running_loop().time()
         for connection in tuple(self._connections):
             connection.check(now)
