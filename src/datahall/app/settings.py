@@ -113,7 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         msgspec.Meta(
             ge=0,
-            le=1 << 20,
+            le=16_384,
             description="What the cache of answers of each gateway may take in memory, in MiB; 32 where left out, "
             "0 for none.",
         ),
