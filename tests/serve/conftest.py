@@ -197,7 +197,15 @@ class World:
         self.keys[digest_bytes(text.encode())] = grant
 
     def deploy(
-        self, predictor, *, num_replicas=1, app="flowers", version="1.0.0", team="lab", protocols=("predict", "v2")
+        self,
+        predictor,
+        *,
+        num_replicas=1,
+        app="flowers",
+        version="1.0.0",
+        team="lab",
+        protocols=("predict", "v2"),
+        **route,
     ):
         names = [f"{app}-{version}-{index}" for index in range(num_replicas)]
         self.replicas.update({name: RunningReplica(self.folder, name, predictor) for name in names})
@@ -213,14 +221,20 @@ class World:
                 bundle=digest_of(predictor.manifest),
                 replicas=replicas,
                 protocols=protocols,
+                **route,
             )
         )
         return [self.replicas[name] for name in names]
 
-    def publish(self, *, revision=None, signer=None):
+    def publish(self, *, revision=None, signer=None, **changes):
         self.revision = self.revision + 1 if revision is None else revision
         table = RouteTable(
-            id="current", revision=self.revision, routes=tuple(self.routes), keys=self.keys, published_at_ns=1
+            id="current",
+            revision=self.revision,
+            routes=tuple(self.routes),
+            keys=self.keys,
+            published_at_ns=1,
+            **changes,
         )
         publish_routes(self.folder / "routes.json", table, signer or self.signer, ROUTES_KEY)
 
