@@ -63,6 +63,7 @@ SERVE ?=
 
 bench-serve: run-env ## the gateway beside other servers of models, which it installs (PEERS= for none)
 	$(PY) -m benchmarks.serving --peers "$(PEERS)" $(SERVE)
+
 OVERLOAD ?=
 
 overload: run-env ## what is still answered at 2, 5 and 10 times the peak (on a quiet machine)
