@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-fast check format docs lock bench bench-serve mutants torture clean preflight run-env test-env
+.PHONY: help demo test test-fast check format docs lock bench bench-serve conformance overload replay mutants torture clean preflight run-env test-env
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -49,16 +49,27 @@ bench: test-env ## measure what we claim about speed (on a quiet machine)
 	$(PY) benchmarks/batch_cap.py
 	$(PY) benchmarks/process_start.py
 	$(PY) benchmarks/answer_log.py
+	$(PY) benchmarks/cache.py
 	$(PY) benchmarks/acts.py
 	$(PY) benchmarks/ledger.py
 	$(PY) benchmarks/blobs.py
 	$(PY) benchmarks/postgres.py
+
+replay: test-env ## log 100,000 simulated decisions of all policies, take each again, and compare
+	$(PY) tools/replay.py
 
 PEERS ?= fastapi mlserver litserve mlflow bentoml ray
 SERVE ?=
 
 bench-serve: run-env ## the gateway beside other servers of models, which it installs (PEERS= for none)
 	$(PY) -m benchmarks.serving --peers "$(PEERS)" $(SERVE)
+OVERLOAD ?=
+
+overload: run-env ## what is still answered at 2, 5 and 10 times the peak (on a quiet machine)
+	$(PY) -m benchmarks.overload $(OVERLOAD)
+
+conformance: test-env ## clients and a server that others wrote, installed beside .venv, against ours
+	$(PY) tools/conformance.py
 
 mutants: test-env ## the long mutation study of gate, ledger and signing
 	$(PY) tools/mutate.py

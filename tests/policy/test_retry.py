@@ -33,7 +33,7 @@ def test_what_is_granted_is_paid_call_by_call(why):
         ("lost", {"deadline_ns": 1_000_000}, "no answer would come in time"),
         ("lost", {"deadline_ns": 0}, "no answer would come in time"),
         ("lost", {"num_others": 0}, "no other replica could answer"),
-        ("late", {"num_others": 0}, "no other replica is idle"),
+        ("late", {"num_others": 0}, "no other replica could answer"),
         ("lost", {"num_calls": 101}, "the budget is spent"),
     ],
 )

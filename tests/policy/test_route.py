@@ -39,6 +39,10 @@ def test_equal_waits_go_by_id(draw):
     assert choose(5.0, 5.0, draw=draw)[1] == "a"
 
 
+def test_nobody_is_due_who_is_not_said_to_be():
+    assert not Candidate("a", 1.0).due
+
+
 def test_the_only_one_gets_it():
     assert choose(5.0) == (None, "a", "the only one")
 

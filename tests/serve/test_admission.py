@@ -5,7 +5,6 @@ import pytest
 
 from datahall.core.records import BundleManifest, Column, KeyGrant, Quota, Route, RouteTable, TeamRule
 from datahall.policy import share
-from datahall.policy.admit import decide
 from datahall.policy.concurrency import LimitView
 from datahall.serve.admission import Admission, AdmissionSettings, Place, Refusal
 
@@ -279,13 +278,3 @@ def test_few_answers_are_judged_only_after_a_while():
     for at, judged in ((NOW + 99 * MS, False), (NOW + 999 * MS, False), (NOW + SECOND, True)):
         enter(door, now=at)[0].leave(at, sample_ns=5 * MS)
         assert (gauge.state.base_ns == 5 * MS) == judged
-
-
-def test_every_decision_can_be_shown_and_decided_again():
-    seen = []
-    door = Admission(SMALL, draw=lambda: 0.25, watch=lambda *decided: seen.append(decided))
-    door.follow(table(route(concurrency=2)), NOW)
-    enter(door, 3)
-    assert [reason for *_, reason in seen] == ["admitted", "admitted", "app_concurrency"]
-    for view, event, now, draw, decision, reason in seen:
-        assert decide(None, view, event, now, draw) == (None, decision, reason)

@@ -109,6 +109,22 @@ def test_a_late_batch_is_asked_again_and_answered_once():
     assert sum(link.batches.count(1) for link in world.links.values()) > len(world.clients), "some were asked twice"
 
 
+def test_a_batch_that_was_sent_before_anything_was_known_hides_no_later_one():
+    world = World(3)
+    for link in world.links.values():
+        link.stopped = True
+    clients = [world.ask()]
+    world.timers.run(MS)
+    for link in world.links.values():
+        link.stopped = bool(link.batches)
+    clients += world.load(0.2, every_ms=20)
+    next(link for link in world.links.values() if not link.stopped).stopped = True
+    clients += world.load(0.3, every_ms=20)
+    assert world.failed(clients[:-1]) == []
+    assert world.waited_ms(clients[1:-1]) < 100
+    assert clients[0].waited_ns < 200 * MS, "once others are answered, it is known to be late"
+
+
 def test_hedges_and_retries_stay_within_their_budget():
     world = World(2)
     world.load(1.0)
@@ -193,6 +209,19 @@ def test_a_full_queue_refuses_and_a_deadline_that_cannot_be_met_too():
     assert world.failed(clients) == []
 
 
+def test_batches_are_no_larger_than_most_replicas_want_them():
+    world = World(3)
+    for link, max_rows in zip(world.links.values(), (0, 4, 16), strict=True):
+        link.max_rows = max_rows
+        link.kill()
+        link.revive()
+    for x in range(24):
+        world.ask(float(x))
+    world.settle()
+    assert world.failed() == []
+    assert {rows for link in world.links.values() for rows in link.batches} == {4}
+
+
 def test_a_retired_replica_answers_what_it_has_and_is_closed():
     world = World(2)
     for link in world.links.values():
@@ -236,6 +265,7 @@ def test_a_lane_that_closes_answers_first():
     world.settle()
     assert world.failed(clients) == []
     assert all(link.closed for link in world.links.values())
+    assert "no replica" in world.ask().outcomes[0].what, "one that comes too late is refused at once"
 
 
 def test_a_lane_that_is_aborted_fails_what_is_open():

@@ -31,7 +31,7 @@ class Replica:
                 for frame in frames.feed(data):
                     if frame.header.kind == "ping" and self.left > 0:
                         self.left -= 1
-                        writer.write(encode(Header("ready", bundle=self.bundle)))
+                        writer.write(encode(Header("ready", bundle=self.bundle, max_rows=20)))
 
 
 async def follow(replica, act):

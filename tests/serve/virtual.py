@@ -68,6 +68,7 @@ class Link:
     """One replica and the way to it: a batch takes `base_ns` and `row_ns` a row, times `ratio`."""
 
     base_ns, row_ns = 10 * MS, MS // 10
+    max_rows = 0
 
     def __init__(self, timers, name, changed):
         self.timers, self.name, self.changed = timers, name, changed

@@ -34,8 +34,9 @@ NUM_GOOD = 3
 DOUBT_NS = 250_000_000
 """A replica whose last batch was slow or failed is tried so often, until the doubt ends in one way or the other."""
 FIRST_OPEN_NS = 1_000_000_000
-LAST_OPEN_NS = 30_000_000_000
-FORGET_NS = 10_000_000_000
+LAST_OPEN_NS = 5_000_000_000
+"""Not long: trying an ill replica costs one batch, and clients get its answer from another one if it is late."""
+FORGET_NS = 5_000_000_000
 """Each such time of health makes up for one earlier ejection."""
 
 Phase = Literal["closed", "open", "half_open"]

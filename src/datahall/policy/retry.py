@@ -60,13 +60,13 @@ def decide(
     assert 0.0 <= draw < 1.0, "draw is a uniform number"
     paid = RATIO * view.num_new + PER_S * (now - state.at_ns) / 1e9
     tokens = min(view.reserve, state.tokens + paid)
-    stop = _why_stop(view, event, now, tokens)
+    stop = _why_stop(view, now, tokens)
     if stop:
         return Budget(tokens, now), "stop", stop
     return Budget(tokens - view.num_calls, now), "again", event.why
 
 
-def _why_stop(view: RetryView, event: Trouble, now: int, tokens: float) -> str:
+def _why_stop(view: RetryView, now: int, tokens: float) -> str:
     if not view.idempotent:
         return "asking twice could have two effects"
     if view.num_attempts >= MAX_ATTEMPTS:
@@ -74,7 +74,7 @@ def _why_stop(view: RetryView, event: Trouble, now: int, tokens: float) -> str:
     if now + view.needs_ns >= view.deadline_ns:
         return "no answer would come in time"
     if view.num_others < 1:
-        return "no other replica could answer" if event.why != "late" else "no other replica is idle"
+        return "no other replica could answer"
     if tokens < view.num_calls:
         return "the budget is spent"
     return ""

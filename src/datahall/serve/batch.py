@@ -121,11 +121,11 @@ class BatchQueue(Generic[T]):
 
     def offer(self, item: Item[T], num_replicas: int) -> Offered:
         """Take a request in that came at `item.since_ns`, or say why not; `num_replicas` answer at present."""
-        crowded = self._waiting and self._num_rows + item.num_rows > self.settings.max_waiting_rows
-        if crowded or self.full(num_replicas):
-            return "full"
-        if self._waiting and item.since_ns + self.wait_ns(num_replicas) >= item.deadline_ns:
-            return "late"
+        if self._waiting:  # alone it is taken, however many rows it has and whatever is predicted
+            if self._num_rows + item.num_rows > self.settings.max_waiting_rows or self.full(num_replicas):
+                return "full"
+            if item.since_ns + self.wait_ns(num_replicas) >= item.deadline_ns:
+                return "late"
         self._waiting.append(item)
         self._num_rows += item.num_rows
         return "taken"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from datahall.core.records import RouteReplica
 from datahall.policy import health, route
+from datahall.serve.decisions import PolicyLog
 from datahall.serve.link import Link
 from datahall.serve.pace import Pace
 
@@ -39,6 +40,10 @@ class Decided(Protocol):
         """Take it; `decide(state, view, event, now, draw)` of `policy` gives the identical decision again."""
 
 
+_WELL = health.Health()
+"""Of a replica that never gave cause for doubt, which is by far the most frequent one: recognised by identity."""
+
+
 class Port:
     """One replica: its link, what is in flight on it, and what is known of it."""
 
@@ -47,7 +52,7 @@ class Port:
     def __init__(self, replica: RouteReplica, link: Link) -> None:
         self.replica, self.link = replica, link
         self.flight: Flight | None = None
-        self.health = health.Health()
+        self.health = _WELL
         self.pace = Pace()
         self.sent_ns = 0
         self.answered_ns = 0
@@ -56,9 +61,12 @@ class Port:
 class Fleet:
     """The ports of one lane. Every method's time is an argument, in nanoseconds of a monotonic clock."""
 
-    def __init__(self, *, draw: Draw, decided: Decided | None) -> None:
+    def __init__(
+        self, *, draw: Draw, changed: Callable[[], None], decided: Decided | None, log: PolicyLog | None
+    ) -> None:
+        """`log` keeps some of the choices of a replica."""
         self.ports: dict[str, Port] = {}
-        self._draw, self._decided = draw, decided
+        self._draw, self._changed, self._decided, self._log = draw, changed, decided, log
 
     @property
     def num_ready(self) -> int:
@@ -68,9 +76,15 @@ class Fleet:
 
     @property
     def serving(self) -> tuple[str, ...]:
-        """Ids of the replicas that are connected and not ejected, sorted."""
+        """Ids of the replicas that are connected, and neither ejected nor on probation, sorted."""
         ports = self.ports.values()
-        return tuple(sorted(port.replica.id for port in ports if port.link.ready and port.health.phase != "open"))
+        return tuple(sorted(port.replica.id for port in ports if port.link.ready and port.health.phase == "closed"))
+
+    @property
+    def max_rows(self) -> int:
+        """The (lower) median of what connected replicas say is the most rows of a batch; 0 where none says so."""
+        known = sorted(port.link.max_rows for port in self.ports.values() if port.link.ready and port.link.max_rows)
+        return known[(len(known) - 1) // 2] if known else 0
 
     def num_others(self, port: Port) -> int:
         """Return how many other replicas could answer, busy or not."""
@@ -80,7 +94,7 @@ class Fleet:
     def idle(self, now_ns: int) -> list[Port]:
         """Return those that can take a batch now; ejected and doubtful ones only where nobody else is connected."""
         connected = [port for port in self.ports.values() if port.link.ready]
-        if len(connected) > 1:
+        if len(connected) > 1 and any(port.health is not _WELL for port in connected):
             for port in connected:
                 if port.health.phase == "open" and now_ns >= port.health.until_ns:
                     self._decide(port, health.Due(), now_ns, 0.0)
@@ -100,26 +114,30 @@ class Fleet:
             )
             for port in idle
         )
-        _, chosen, _ = route.decide(None, route.RouteView(candidates), route.Batch(num_rows), now_ns, self._draw())
-        return self.ports[chosen]
+        view, event, draw = route.RouteView(candidates), route.Batch(num_rows), self._draw()
+        answered = route.decide(None, view, event, now_ns, draw)
+        if self._log is not None and self._log.due():
+            self._log.keep((None, view, event, now_ns, draw), answered)
+        return self.ports[answered[1]]
 
     def usual_ns(self, port: Port, num_rows: int) -> float:
         """Return the (lower) median of its healthy siblings' times for a batch of that size; 0 where nobody knows."""
-        times = sorted(
-            time
+        times = [
+            time_ns
             for other in self.ports.values()
-            if other is not port and other.health.phase == "closed" and (time := other.pace.bound_ns(num_rows))
-        )
-        return times[(len(times) - 1) // 2] if times else 0.0
+            if other is not port and other.health.phase == "closed" and (time_ns := other.pace.bound_ns(num_rows))
+        ]
+        return sorted(times)[(len(times) - 1) // 2] if times else 0.0
 
     def answered(self, port: Port, num_rows: int, took_ns: int, now_ns: int) -> bool:
         """Learn that a batch was answered; return whether it took as long as it should."""
         port.answered_ns = now_ns
         usual_ns = self.usual_ns(port, num_rows)
         port.pace.learn(num_rows, took_ns)
-        if len(self.ports) > 1 or port.health.phase != "closed":
+        slow = health.is_slow(took_ns, usual_ns)
+        if slow or port.health is not _WELL:  # else nothing changes
             self._decide(port, health.Answered(took_ns), now_ns, usual_ns)
-        return not health.is_slow(took_ns, usual_ns)
+        return not slow
 
     def failed(self, port: Port, now_ns: int) -> None:
         """Learn that a batch failed, by the replica's fault or because its connection is gone."""
@@ -143,6 +161,10 @@ class Fleet:
         port.health, decision, reason = health.decide(old, view, event, now_ns, draw)
         if decision == "try":
             port.pace = Pace()  # how slow it was says nothing about how fast it is now
-        if decision != "stay" and self._decided is not None:
-            self._decided("health", old, view, event, now_ns, draw, port.health, decision, reason)
+        if decision != "stay":
+            self._changed()
+            if self._decided is not None:
+                self._decided("health", old, view, event, now_ns, draw, port.health, decision, reason)
+        if port.health == _WELL:
+            port.health = _WELL
         return decision

@@ -16,6 +16,7 @@ from datahall.core.ports import Clock
 from datahall.core.records import Route, RouteReplica
 from datahall.policy import health, retry
 from datahall.serve.batch import BatchQueue, BatchSettings, Item
+from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.fleet import Decided, Draw, Fleet, Port, uniform
 from datahall.serve.link import Connect, Outcome
 from datahall.serve.pace import Tail
@@ -101,10 +102,13 @@ class Lane:
         settings: BatchSettings,
         answered: Answered,
         decided: Decided | None = None,
+        decisions: DecisionFiles | None = None,
         draw: Draw = uniform,
         timers: Timers | None = None,
     ) -> None:
-        """Connect to the route's replicas. `decided` is told whenever a replica's health changes its state."""
+        """Connect to the route's replicas. `decided` is told whenever a replica's health changes its state; of other
+        decisions `decisions` keeps some.
+        """
         self.route = route
         self.revision = -1
         """The newest revision of the routes in which this deployment is: while it drains, no longer the one in use."""
@@ -112,8 +116,11 @@ class Lane:
         self.num_open = 0
         self._connect, self._clock, self._answered = connect, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)
-        self._fleet = Fleet(draw=draw, decided=decided)
+        self._log = log_of(decisions, "retry")
+        self._fleet = Fleet(draw=draw, changed=self._changed, decided=decided, log=log_of(decisions, "route"))
         self._flights: dict[Flight, None] = {}
+        self._late: dict[Flight, None] = {}
+        """Those of the flights whose batch waits for an idle replica that answers it sooner."""
         self._tail = Tail()
         self._budget = retry.Budget(RESERVE_BATCHES * settings.max_rows, clock.monotonic_ns())
         self._num_new = 0
@@ -122,6 +129,7 @@ class Lane:
         self._pump_due = False
         self._wake: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._watch_at_ns = 0
         self._closing = False
         self.add(route.replicas)
 
@@ -137,7 +145,7 @@ class Lane:
 
     @property
     def serving(self) -> tuple[str, ...]:
-        """Ids of the replicas that get batches: connected and not ejected."""
+        """Ids of the replicas that are well: connected, and neither ejected nor on probation; sorted."""
         return self._fleet.serving
 
     def retry_after_s(self) -> int:
@@ -193,6 +201,7 @@ class Lane:
     def _changed(self) -> None:
         """Follow a replica that came or went."""
         self._num_ready = self._fleet.num_ready
+        self._queue.cap(self._fleet.max_rows)
         self._soon()
 
     def _soon(self) -> None:
@@ -207,11 +216,12 @@ class Lane:
             self._wake.cancel()
             self._wake = None
         now = self._clock.monotonic_ns()
-        idle = self._fleet.idle(now)
-        self._num_ready = self._fleet.num_ready
+        idle = self._fleet.idle(now) if len(self._queue) or self._late else []
         if len(self._queue) and not self._num_ready and not self._flights:
             self._fail_waiting()
             return
+        if self._late:
+            self._hedge(idle, now)
         taken = self._queue.take(now, len(idle))
         self._refuse(taken.expired, "no answer came in time")
         self._refuse(taken.shed, "too many requests are waiting")
@@ -236,14 +246,13 @@ class Lane:
 
     def _send(self, batch: Batch, port: Port, now: int) -> None:
         flight = Flight(batch, port, now)
-        late_ns = self._tail.late_ns(batch.num_rows) or health.hang_ns(0)
-        flight.look_ns = now + max(MIN_LATE_NS, int(late_ns))
+        flight.look_ns = now + max(MIN_LATE_NS, int(self._tail.late_ns(batch.num_rows)))
         port.flight, port.sent_ns = flight, now
         self._flights[flight] = None
         batch.num_flights += 1
         for call in batch.calls:
             call.attempts += 1
-        if self._watch is None:
+        if self._watch is None or flight.look_ns < self._watch_at_ns:
             self._look_at(flight.look_ns, now)
         port.link.send(join([call.rows for call in batch.calls]), batch.num_rows, lambda out: self._landed(flight, out))
 
@@ -253,6 +262,7 @@ class Lane:
         took = now - flight.sent_ns
         port.flight = None
         self._flights.pop(flight, None)
+        self._late.pop(flight, None)
         batch.num_flights -= 1
         if not isinstance(outcome, DatahallError) and any(len(one) != batch.num_rows for one in outcome.values()):
             outcome = DatahallError("the model answered with another number of rows than it was asked")
@@ -280,7 +290,9 @@ class Lane:
             again = batch.calls if len(batch.calls) > 1 else []
         else:
             why: retry.Why = "lost" if isinstance(outcome, UnavailableError) else "failed"
-            again = [call for call in batch.calls if self._may_retry([call], port, why, len(batch.calls) > 1)]
+            # Alone, the good ones of a batch on which the model failed can be answered by the same replica too.
+            num_others = self._fleet.num_others(port) + (why == "failed" and len(batch.calls) > 1)
+            again = [call for call in batch.calls if self._may_retry([call], port, why, num_others)]
         self._put_back(again, alone=not isinstance(outcome, UnavailableError))
         if len(again) < len(batch.calls):
             kept = set(map(id, again))
@@ -292,12 +304,8 @@ class Lane:
         self._queue.put_back(tuple(Item(call, max(call.num_rows, rows), call.deadline_ns, now) for call in calls))
         self._soon()
 
-    def _may_retry(self, calls: list[Call], port: Port, why: retry.Why, can_split: bool = False) -> bool:
+    def _may_retry(self, calls: list[Call], port: Port, why: retry.Why, num_others: int) -> bool:
         now = self._clock.monotonic_ns()
-        if why == "late":
-            num_others = sum(other is not port for other in self._fleet.idle(now))
-        else:
-            num_others = self._fleet.num_others(port) + (why == "failed" and can_split)
         num_rows = sum(call.num_rows for call in calls)
         view = retry.RetryView(
             num_calls=len(calls),
@@ -309,10 +317,17 @@ class Lane:
             reserve=RESERVE_BATCHES * self._queue.settings.max_rows,
         )
         self._num_new = 0
-        self._budget, decision, _ = retry.decide(self._budget, view, retry.Trouble(why), now, 0.0)
-        return decision == "again"
+        before, event = self._budget, retry.Trouble(why)
+        answered = retry.decide(before, view, event, now, 0.0)
+        if self._log is not None:
+            self._log.keep_some((before, view, event, now, 0.0), answered)
+        self._budget = answered[0]
+        return answered[1] == "again"
 
     def _look_at(self, at_ns: int, now: int) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch_at_ns = at_ns
         self._watch = self._timers.call_later(max(0, at_ns - now) / 1e9, self._look)
 
     def _look(self) -> None:
@@ -328,17 +343,29 @@ class Lane:
         batch, port = flight.batch, flight.port
         flight.look_ns = now + LOOK_NS
         ejected = self._fleet.waiting(port, batch.num_rows, now)
-        if ejected:
-            self._changed()
         if batch.settled or batch.num_flights > 1:
             return
+        late_ns = self._tail.late_ns(batch.num_rows) or health.hang_ns(0)  # at first nobody knows
         if ejected or port.health.phase == "open":
-            if self._may_retry(batch.calls, port, "lost"):
+            if self._may_retry(batch.calls, port, "lost", self._fleet.num_others(port)):
                 batch.settled = True
                 self._put_back(batch.calls, alone=False)
-        elif self._may_retry(batch.calls, port, "late"):
-            idle = [other for other in self._fleet.idle(now) if other is not port]
-            self._send(batch, self._fleet.choose(idle, batch.num_rows, now), now)
+        elif now - flight.sent_ns >= late_ns:
+            self._late[flight] = None
+            self._soon()
+
+    def _hedge(self, idle: list[Port], now: int) -> None:
+        """Give late batches to replicas of `idle`, before anything that has waited less; those leave the list."""
+        for flight in list(self._late):
+            batch, others = flight.batch, [port for port in idle if port is not flight.port]
+            waits = not batch.settled and batch.num_flights == 1
+            if waits and not others:
+                continue
+            del self._late[flight]  # where the budget forbids it, it is looked at again
+            if waits and self._may_retry(batch.calls, flight.port, "late", len(others)):
+                port = self._fleet.choose(others, batch.num_rows, now)
+                idle.remove(port)
+                self._send(batch, port, now)
 
     def _finish(self, calls: list[Call], outcome: Outcome, replica: str) -> None:
         if calls:
@@ -359,6 +386,7 @@ class Lane:
             if timer is not None:
                 timer.cancel()
         ports, self._fleet.ports = self._fleet.ports, {}
+        self._num_ready = 0  # a request whose body comes only now is refused
         flying = {flight.port for flight in self._flights}
         for port in {*ports.values(), *flying}:
             port.link.close()

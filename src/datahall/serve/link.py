@@ -24,6 +24,10 @@ class Link(Protocol):
     def ready(self) -> bool:
         """Whether the replica has said that it runs the expected bundle."""
 
+    @property
+    def max_rows(self) -> int:
+        """Rows of a batch beyond which the replica's time a row no longer falls; 0 where it has not said so."""
+
     def send(self, columns: Mapping[str, np.ndarray], num_rows: int, done: Done) -> None:
         """Ask for answers to all rows; `done` is called exactly once."""
 

@@ -26,33 +26,30 @@ def _class_of(num_rows: int) -> int:
 class Pace:
     """Moving averages of one replica's batch times, in nanoseconds, by size class."""
 
-    __slots__ = ("_mean_ns",)
+    __slots__ = ("_largest", "_mean_ns")
 
     def __init__(self) -> None:
         self._mean_ns = [0.0] * _NUM_CLASSES
+        self._largest = 0
+        """The largest class seen."""
 
     def learn(self, num_rows: int, took_ns: float) -> None:
         """Take a batch of `num_rows` into account that took `took_ns`."""
         index = _class_of(num_rows)
         old = self._mean_ns[index]
         self._mean_ns[index] = old + WEIGHT * (took_ns - old) if old else took_ns
+        self._largest = max(self._largest, index)
 
     def bound_ns(self, num_rows: int) -> float:
         """Return the average of the batch's own class or of the next larger one known; 0 where there is none."""
-        for index in range(_class_of(num_rows), _NUM_CLASSES):
+        for index in range(_class_of(num_rows), self._largest + 1):
             if self._mean_ns[index]:
                 return self._mean_ns[index]
         return 0.0
 
     def time_ns(self, num_rows: int) -> float:
-        """Return what a batch should take: its bound, else the next smaller class's average; 0 for no batch ever."""
-        bound = self.bound_ns(num_rows)
-        if bound:
-            return bound
-        for index in range(_class_of(num_rows), -1, -1):
-            if self._mean_ns[index]:
-                return self._mean_ns[index]
-        return 0.0
+        """Return what a batch should take: its bound, else the largest class's average; 0 for no batch ever."""
+        return self.bound_ns(num_rows) or self._mean_ns[self._largest]
 
 
 class Tail:
