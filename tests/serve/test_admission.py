@@ -278,3 +278,27 @@ def test_few_answers_are_judged_only_after_a_while():
     for at, judged in ((NOW + 99 * MS, False), (NOW + 999 * MS, False), (NOW + SECOND, True)):
         enter(door, now=at)[0].leave(at, sample_ns=5 * MS)
         assert (gauge.state.base_ns == 5 * MS) == judged
+
+
+def test_the_bounds_that_hold_where_nobody_sets_others():
+    usual = AdmissionSettings()
+    assert usual.app == LimitView(16, 1024, 256, 3.0, 10.0 * MS, True)
+    assert usual.hall == LimitView(64, 4096, 4096, 6.0, 0.0, False)
+    assert (usual.window_ns, usual.window_num) == (100 * MS, 20)
+    assert not Refusal(503, "deadline", 1).elsewhere
+
+
+@pytest.mark.parametrize("quota", [{"concurrency": 1}, {"rate_per_s": 1.0, "burst": 1}])
+def test_whose_team_and_application_are_both_used_up_is_told_of_the_team(quota):
+    door = admission(route(**quota), teams={"lab": TeamRule(quota=Quota(**quota))})
+    assert door.shed(grant(), route(), NOW) is None
+    enter(door)
+    assert door.shed(grant(), route(), NOW).reason.startswith("team_")
+
+
+def test_a_rate_that_changes_gives_no_second_burst():
+    door = admission(teams={"lab": TeamRule(quota=Quota(rate_per_s=1.0, burst=4))})
+    enter(door, 4)
+    door.follow(table(route(), revision=2, teams={"lab": TeamRule(quota=Quota(rate_per_s=1.0, burst=2))}), NOW)
+    assert reasons(enter(door)) == ["team_rate"]
+    assert reasons(enter(door, 2, now=NOW + SECOND)) == ["admitted", "team_rate"]
