@@ -302,3 +302,9 @@ def test_a_rate_that_changes_gives_no_second_burst():
     door.follow(table(route(), revision=2, teams={"lab": TeamRule(quota=Quota(rate_per_s=1.0, burst=2))}), NOW)
     assert reasons(enter(door)) == ["team_rate"]
     assert reasons(enter(door, 2, now=NOW + SECOND)) == ["admitted", "team_rate"]
+
+
+def test_nothing_is_known_of_who_has_asked_nothing_yet():
+    door = admission(keys=[grant()])
+    team, gauge = door._teams["lab"], door._apps["lab", "flowers"].gauge
+    assert (team.tat_ns, team.in_flight, gauge.mean_ns, gauge.pace_ns, gauge.peak) == (0, 0, 0, 0, 0)
