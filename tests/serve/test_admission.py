@@ -308,3 +308,12 @@ def test_nothing_is_known_of_who_has_asked_nothing_yet():
     door = admission(keys=[grant()])
     team, gauge = door._teams["lab"], door._apps["lab", "flowers"].gauge
     assert (team.tat_ns, team.in_flight, gauge.mean_ns, gauge.pace_ns, gauge.peak) == (0, 0, 0, 0, 0)
+
+
+def test_a_place_counts_once_for_its_priority_and_its_team():
+    door = admission(teams={"lab": TeamRule(weight=0.0001)})
+    place = enter(door, priority="low")[0]
+    app = door._apps["lab", "flowers"]
+    assert (app.peers, app.in_flight, door._active_weight) == ([0, 0, 1], 1, 1)
+    place.leave(NOW, sample_ns=None)
+    assert (app.peers, app.in_flight, door._active_weight) == ([0, 0, 0], 0, 0)
