@@ -79,6 +79,8 @@ def test_no_priority_starves():
     assert ask("low", peers_in_flight=4, **full)[2] == "app_overloaded"
     assert ask("low", peers_in_flight=2, hall_limit=33, **full)[2] == "admitted"
     assert ask("low", peers_in_flight=2, hall_limit=32, **full)[2] == "app_overloaded"
+    assert ask("low", peers_in_flight=3, app_limit=49, **full)[2] == "admitted"
+    assert ask("low", peers_in_flight=3, app_limit=48, **full)[2] == "app_overloaded"
     assert ask("low", peers_in_flight=0, app_limit=1, **full)[2] == "admitted"
 
 

@@ -177,6 +177,11 @@ def test_a_probe_that_shows_nothing_is_given_up():
     assert state == LimitState(100.0, 10.0 * MS, start + PROBE_MAX_NS, 0, start)
 
 
+def test_nothing_is_known_at_first():
+    assert LimitState(5.0) == LimitState(5.0, 0.0, 0, 0, 0)
+    assert (PROBE_EVERY_NS, PROBE_MAX_NS) == (10 * SECOND, 2 * SECOND)
+
+
 def test_a_probe_lets_one_through_whatever_the_limit():
     tiny = LimitState(2.0, 10.0 * MS, SECOND)
     view = LimitView(floor=1)

@@ -88,6 +88,10 @@ def test_what_costs_more_than_the_burst_never_fits():
     assert ask(0, limit, 1000, 3) == (1300, 0, "admitted")
 
 
+def test_never_is_no_time():
+    assert NEVER == -1
+
+
 def test_where_nothing_may_come_nothing_comes():
     assert ask(0, RateLimit(1, 0), 1000) == (0, NEVER, "never")
 

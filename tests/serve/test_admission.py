@@ -284,6 +284,45 @@ def test_few_answers_are_judged_only_after_a_while():
         assert (gauge.state.base_ns == 5 * MS) == judged
 
 
+def test_the_bounds_that_hold_where_nobody_sets_others():
+    usual = AdmissionSettings()
+    assert usual.app == LimitView(16, 1024, 256, 3.0, 10.0 * MS, True)
+    assert usual.hall == LimitView(64, 4096, 4096, 6.0, 0.0, False)
+    assert (usual.window_ns, usual.window_num) == (100 * MS, 20)
+    assert not Refusal(503, "deadline", 1).elsewhere
+
+
+@pytest.mark.parametrize("quota", [{"concurrency": 1}, {"rate_per_s": 1.0, "burst": 1}])
+def test_whose_team_and_application_are_both_used_up_is_told_of_the_team(quota):
+    door = admission(route(**quota), teams={"lab": TeamRule(quota=Quota(**quota))})
+    assert door.shed(grant(), route(), NOW) is None
+    enter(door)
+    assert door.shed(grant(), route(), NOW).reason.startswith("team_")
+
+
+def test_a_rate_that_changes_gives_no_second_burst():
+    door = admission(teams={"lab": TeamRule(quota=Quota(rate_per_s=1.0, burst=4))})
+    enter(door, 4)
+    door.follow(table(route(), revision=2, teams={"lab": TeamRule(quota=Quota(rate_per_s=1.0, burst=2))}), NOW)
+    assert reasons(enter(door)) == ["team_rate"]
+    assert reasons(enter(door, 2, now=NOW + SECOND)) == ["admitted", "team_rate"]
+
+
+def test_nothing_is_known_of_who_has_asked_nothing_yet():
+    door = admission(keys=[grant()])
+    team, gauge = door._teams["lab"], door._apps["lab", "flowers"].gauge
+    assert (team.tat_ns, team.in_flight, gauge.mean_ns, gauge.pace_ns, gauge.peak) == (0, 0, 0, 0, 0)
+
+
+def test_a_place_counts_once_for_its_priority_and_its_team():
+    door = admission(teams={"lab": TeamRule(weight=0.0001)})
+    place = enter(door, priority="low")[0]
+    app = door._apps["lab", "flowers"]
+    assert (app.peers, app.in_flight, door._active_weight) == ([0, 0, 1], 1, 1)
+    place.leave(NOW, sample_ns=None)
+    assert (app.peers, app.in_flight, door._active_weight) == ([0, 0, 0], 0, 0)
+
+
 def test_every_decision_is_logged_and_decided_again(tmp_path):
     files = DecisionFiles(tmp_path, "g1", sample_every=1)
     door = Admission(SMALL, draw=lambda: 0.25, decisions=files)

@@ -52,7 +52,5 @@ def refit(state: int, old: RateLimit, new: RateLimit, now: int) -> int:
     So a change of limits gives nobody a second burst. Fractions of a request are rounded against the asker.
     """
     spare_ns = min(old.span_ns, old.span_ns - (state - now))
-    if old.interval_ns == new.interval_ns:
-        return now + new.span_ns - min(spare_ns, new.span_ns)
     spare = spare_ns * new.interval_ns // old.interval_ns
     return now + new.span_ns - min(spare, new.span_ns)
