@@ -101,12 +101,32 @@ def test_retry_after_is_bounded():
     assert queue.retry_after_s() == 30
 
 
+def test_a_new_queue_has_the_bounds_that_were_measured():
+    assert BatchSettings() == BatchSettings(
+        max_requests=512,
+        max_waiting_rows=200_000,
+        max_rows=256,
+        slow_ns=MS,
+        linger=0.5,
+        target_ns=5 * MS,
+        target_batches=2.0,
+        interval_ns=100 * MS,
+    )
+    queue = BatchQueue()
+    assert queue.settings == BatchSettings()
+    assert queue.max_rows == 256
+    assert not queue.standing
+    assert not queue.full(1)
+
+
 def test_a_model_with_a_cap_of_its_own_gets_no_larger_batches():
     queue = BatchQueue(SETTINGS)
     queue.cap(4)
     for key in range(8):
         queue.offer(item(key), 1)
     assert [len(batch) for batch in queue.take(0, 9).batches] == [4, 4]
+    queue.cap(1)
+    assert queue.max_rows == 1
     queue.cap(50)
     assert queue.max_rows == 10, "the settings bound it still"
     queue.cap(0)
@@ -166,6 +186,21 @@ def test_a_standing_queue_sheds_what_has_waited_too_long_and_refuses_what_would(
     assert keys(taken.batches) == [[44]], "the last is tried"
     assert [queue.offer(item(key, since_ns=now), 1) for key in range(50, 81)] == ["taken"] * 30 + ["full"]
     assert not queue.full(2), "two replicas answer more"
+
+
+@pytest.mark.parametrize("num_idle", [0, -1])
+def test_while_nobody_is_idle_nothing_is_shed_or_judged(num_idle):
+    queue, now = standing()
+    taken = queue.take(now + 100 * MS, num_idle)
+    assert (taken.shed, taken.batches, taken.wake_at_ns) == ((), (), 10**12)
+    assert not queue.standing
+
+
+def test_what_is_put_back_counts_and_comes_first():
+    queue = BatchQueue(BatchSettings(max_waiting_rows=100))
+    queue.put_back((item("a", 60), item("b", 10)))
+    assert [queue.offer(item(key, 15), 1) for key in "cde"] == ["taken", "taken", "full"]
+    assert keys(queue.take(0, 1).batches) == [["a", "b", "c", "d"]]
 
 
 @pytest.mark.parametrize(("waits_ms", "stands"), [((5, 5), False), ((10, 5), False), ((11, 5), True), ((5, 11), True)])
