@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-fast check format docs lock bench bench-serve mutants torture clean preflight run-env test-env
+.PHONY: help demo test test-fast check format docs lock bench bench-serve conformance overload mutants torture clean preflight run-env test-env
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -59,6 +59,13 @@ SERVE ?=
 
 bench-serve: run-env ## the gateway beside other servers of models, which it installs (PEERS= for none)
 	$(PY) -m benchmarks.serving --peers "$(PEERS)" $(SERVE)
+OVERLOAD ?=
+
+overload: run-env ## what is still answered at 2, 5 and 10 times the peak (on a quiet machine)
+	$(PY) -m benchmarks.overload $(OVERLOAD)
+
+conformance: test-env ## clients and a server that others wrote, installed beside .venv, against ours
+	$(PY) tools/conformance.py
 
 mutants: test-env ## the long mutation study of gate, ledger and signing
 	$(PY) tools/mutate.py

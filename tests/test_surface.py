@@ -20,9 +20,9 @@ TABLES = (
     "answer_segment api_key app artifact bundle candidate deployment environment evidence evidence_key garbage holdout policy replica "
     "retired_master route_table run snapshot step verdict version"
 )
-MODELS = "boosting forest logistic mlp ridge"
+MODELS = "boosting forest logistic mlp net ridge"
 CLAIMS = "accuracy calibration fairness improvement latency stability"
-ENGINES = "onnx sklearn"
+ENGINES = "onnx sklearn torch"
 EXAMPLES = "digits lending tumours"
 VERBS = "new check plan run up ps predict provenance verify backup restore report key doctor logs stop version"
 SPEC_KEYS = """
@@ -86,7 +86,9 @@ serve.rollout.strategy
 serve.rollout.drain_seconds
 """
 HOT_ROUTES = """
+GET /health public
 GET /healthz public
+GET /ping public
 GET /readyz public
 GET /v2 public
 GET /v2/health/live public
@@ -95,6 +97,10 @@ GET /v2/models/{app} predict
 GET /v2/models/{app}/ready predict
 GET /v2/models/{app}/versions/{version} predict
 GET /v2/models/{app}/versions/{version}/ready predict
+GET /version public
+POST /endpoints/{app}/invocations predict
+POST /invocations predict
+POST /invocations/{app} predict
 POST /predict/{app} predict
 POST /v2/models/{app}/infer predict
 POST /v2/models/{app}/versions/{version}/infer predict

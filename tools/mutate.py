@@ -28,6 +28,11 @@ from mutations import ROOT, Mutant, mutants_of, mutate, path_of
 SURVIVORS = ROOT / "tests" / "mutation" / "survivors.txt"
 TARGETS: dict[str, tuple[str, ...]] = {
     "datahall.policy.gate": ("tests/policy/test_gate.py",),
+    **{
+        f"datahall.policy.{name}": (f"tests/policy/test_{name}.py",)
+        for name in ("admit", "concurrency", "rate", "share")
+    },
+    "datahall.serve.admission": ("tests/serve/test_admission.py",),
     "datahall.stats.multiple": ("tests/stats/test_multiple.py", "tests/policy/test_gate.py"),
     "datahall.policy.route": ("tests/policy/test_route.py",),
     "datahall.policy.health": ("tests/policy/test_health.py",),

@@ -59,7 +59,25 @@ HTTP_MEANINGS = {
     "model_ready": "Open Inference Protocol: whether an application has a replica that answers",
     "infer": "Open Inference Protocol: an inference; tensors in, tensors out",
     "predict": 'plain JSON: `{"rows": [{"column": value, ...}]}` in, one prediction a row out',
+    "invoke": 'MLflow\'s scoring protocol, version 2: rows in, `{"predictions": [...]}` out',
+    "version": "the version of Datahall",
 }
+
+PROTOCOLS_TEXT = """### Open Inference Protocol
+
+Tensors may be binary, in requests and in answers (the extension `binary_tensor_data`, which tritonclient uses unless told otherwise):
+numbers are little-endian, and a NaN stands for a missing value, as null does in JSON. An answer to a request with `binary_data_output`, or
+with `binary_data` at an output, has the header `Inference-Header-Content-Length` and the type `application/octet-stream`. The parameters
+`classification`, `sequence_id` and `shared_memory_region` are refused; others say nothing here.
+
+### MLflow
+
+An application whose `serve.protocols` lists `mlflow` takes a JSON object (`Content-Type: application/json`) with one of
+`dataframe_split`, `dataframe_records`, `instances` and `inputs`. Rows without names have the model's order of columns. `params` are refused, and
+NaN, which MLflow's clients write, is null. Predictions are labels or values. Errors have `error_code` and `message` too.
+`/invocations` alone asks the application that the header `Datahall-App` names or, without it, the only one that the key may ask in this protocol.
+For clients that have no place for a bearer, every route of the gateway takes the key as the password of `Authorization: Basic` too (a URL
+`http://key:dh_...@host:7400`); `mlflow.deployments` takes it from `MLFLOW_TRACKING_TOKEN`."""
 
 HTTP_EXAMPLES = """## Examples
 
@@ -249,7 +267,7 @@ def http_page() -> str:
     )
     rows = [(route.method, f"`{route.path}`", route.permission, HTTP_MEANINGS[route.action]) for route in HOT_ROUTES]
     head = ("method", "path", "permission", "answers")
-    parts = [text, "## Routes of the gateway", table(head, rows)]
+    parts = [text, "## Routes of the gateway", table(head, rows), PROTOCOLS_TEXT]
     if importlib.util.find_spec("datahall.app.http.api") is not None:
         parts += ["## Routes of control", CONTROL_TEXT, table(head, control_rows())]
     parts.append(HTTP_EXAMPLES)
@@ -401,7 +419,10 @@ def settings_page() -> str:
         "A hall may have a file `hall.toml` in its folder. Every key has a default, so a hall on one machine needs none. An "
         "unknown key, a wrong value, and a store that this Datahall cannot use are errors with file and key, never passed "
         "over. Nobody else may be able to change the file; where it holds a secret nobody else may be able to read it. It "
-        "belongs to the machine, so it is in no [backup](../backup.md)."
+        "belongs to the machine, so it is in no [backup](../backup.md).\n\n"
+        "What it says of teams is taken up within a second while the hall runs; a file that is wrong by then leaves the rules "
+        "of before, and `datahall ps` says so. Everything else is read when the hall starts. `datahall up --gateways N` goes "
+        "before `gateways`."
     )
     rows = [(f"`{setting.key}`", setting.takes, setting.description) for setting in describe()]
     return page_of("Settings", text, table(("key", "takes", "meaning"), rows))

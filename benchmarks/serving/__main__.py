@@ -24,7 +24,7 @@ import datahall
 from benchmarks.serving import duties, parts, report, rounds
 from benchmarks.serving.cases import DIGITS, TUMOURS
 from benchmarks.serving.drive import require_wrk
-from benchmarks.serving.hall import Hall, has_gateways, has_limits
+from benchmarks.serving.hall import Hall
 from benchmarks.serving.install import install
 from benchmarks.serving.machine import adopt_orphans, two_cores
 from benchmarks.serving.results import Results
@@ -45,14 +45,9 @@ def main() -> int:
     results = Results(machine=_machine(), seconds=options.seconds, fresh=options.fresh, seed=options.seed)
     began = time.monotonic()
     peers = _installed(options.peers, environments, results)
-    if not has_limits():
-        results.missing["limits"] = "this Datahall has no setting for them: its requests are counted against none"
-    if not has_gateways():
-        results.missing["two gateways"] = "this Datahall has no setting `gateways`"
 
     print("the applications go through their lifecycle, and every server starts once", flush=True)
-    everybody = rounds.contestants(peers, core=cores[0], environments=environments, build=build)
-    everybody += rounds.pairs(build, cores=cores, with_two=has_gateways())
+    everybody = rounds.contestants(peers, cores=cores, environments=environments, build=build)
     able = rounds.warm_up(everybody, results)
     rounds.play(
         able,

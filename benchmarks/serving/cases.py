@@ -25,7 +25,7 @@ train:
 evaluate:
   claims:
     - {{kind: accuracy, metric: accuracy, at_least: 0.5, reason: this measures speed and not the model}}
-serve: {{replicas: {replicas}{limits}}}
+serve: {{replicas: {replicas}, limits: {{{limits}}}}}
 """
 
 

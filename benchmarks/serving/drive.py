@@ -13,7 +13,6 @@ import msgspec
 from benchmarks.serving.servers import Running
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
-_WARM_SECONDS = 0.3
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +51,7 @@ def require_wrk() -> None:
 
 
 def load(
-    server: Running, num_connections: int, *, seconds: float, core: int, fresh: bool = False, timeout_s: float = 30.0
+    server: Running, num_connections: int, *, seconds: int, core: int, fresh: bool = False, timeout_s: float = 30.0
 ) -> Level:
     """Ask with `num_connections` at once, each as soon as it has its last answer, for whole seconds.
 
@@ -65,7 +64,7 @@ def load(
         headers.write_text("".join(f"{name}: {value}\n" for name, value in server.target.headers.items()), "ascii")
         command = [
             *("taskset", "-c", str(core), "wrk", "-t1", f"-c{num_connections}", "--timeout", f"{timeout_s:g}s"),
-            *("-s", str(SCRIPT), f"-d{seconds:g}s", server.target.url, "--", str(body), str(headers)),
+            *("-s", str(SCRIPT), f"-d{seconds}s", server.target.url, "--", str(body), str(headers)),
             "fresh" if fresh else "same",
         ]
         before = server.tree.cpu_s()

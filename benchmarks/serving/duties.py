@@ -36,48 +36,67 @@ from datahall.serve.gateway import Gateway
 
 DUTIES: dict[str, tuple[str, ...]] = {
     "HTTP: parse requests": ("datahall.serve.http:Connection.data_received",),
-    "route and key": (
-        "datahall.serve.gateway:Gateway.begin",
-        "datahall.serve.gateway:Gateway._admit",
-        "datahall.serve.gateway:match",
-        "datahall.serve.gateway:authenticate",
-        "datahall.serve.gateway:authorize",
+    "route and key, of a head not seen before": ("datahall.serve.gateway:Gateway.begin",),
+    "limits: in and out": (
+        "datahall.serve.gateway:Gateway._refused",
+        "datahall.serve.admission:Admission.shed",
+        "datahall.serve.admission:Admission.enter",
+        "datahall.serve.admission:Admission.left",
     ),
     "decode the body": (
         "datahall.serve.protocols.v2:TensorReader.read",
         "datahall.serve.columns:RowReader.read",
+        "datahall.serve.protocols.mlflow:InvocationReader.read",
     ),
-    "ticket, and digest of the input": ("datahall.serve.recording:Ticket.__init__",),
-    "hand over to the lane": ("datahall.serve.gateway:Gateway._ask",),
-    "queue and batch": (
+    "salt, and digest of the input": (
+        "datahall.serve.recording:Recorder.draw_salt",
+        "datahall.serve.gateway:salted_digest",
+    ),
+    "from request to queue, and back": (
+        "datahall.serve.gateway:Gateway._ask",
+        "datahall.serve.gateway:Gateway._answered",
         "datahall.serve.lane:Lane.offer",
+        "datahall.serve.lane:Lane._finish",
+    ),
+    "batch": (
         "datahall.serve.lane:Lane._pump",
+        "datahall.serve.lane:Lane._send",
+        "datahall.serve.lane:Lane._landed",
         "datahall.serve.batch:BatchQueue.offer",
         "datahall.serve.batch:BatchQueue.take",
         "datahall.serve.batch:BatchQueue.finished",
     ),
+    "choose a replica, watch its health": (
+        "datahall.serve.fleet:Fleet.idle",
+        "datahall.serve.fleet:Fleet.choose",
+        "datahall.serve.fleet:Fleet.answered",
+    ),
     "hop: rows to a frame": ("datahall.serve.lane:join", "datahall.backends.transport.unix:UnixLink.send"),
     "hop: a frame to arrays": ("datahall.backends.transport.unix:UnixLink.data_received",),
-    "split a batch's arrays": ("datahall.serve.lane:Lane._received",),
-    "answer id": ("datahall.serve.recording:make_answer_id",),
+    "answer id": ("datahall.serve.recording:answer_ids()",),
     "encode the body": (
-        "datahall.serve.protocols.v2:encode_answer",
-        "datahall.serve.protocols.plain:encode_answer",
+        "datahall.serve.recording:begin",
+        "datahall.serve.protocols.v2_answer:V2Writer.write",
+        "datahall.serve.protocols.plain:PlainWriter.write",
+        "datahall.serve.protocols.mlflow:InvocationWriter.write",
     ),
-    "digest of the output": ("datahall.serve.recording:keyed_digest",),
+    "digest of the output": ("datahall.serve.recording:salted_digest",),
     "record": ("datahall.serve.recording:Recorder.record", "datahall.serve.recording:Recorder._answer"),
-    "answer log: encode, encrypt, write": ("datahall.serve.segments:AnswerLog.append",),
+    "answer log: encode": ("datahall.serve.segments:AnswerLog.append",),
+    "answer log: encrypt": ("datahall.serve.segments:SegmentSeal.frame",),
+    "answer log: write": ("datahall.serve.segments:AnswerLog._write",),
     "HTTP: write answers": (
-        "datahall.serve.http:Slot.respond",
+        "datahall.serve.exchange:Slot.respond",
         "datahall.serve.http:Connection.flush",
         "datahall.serve.http:Connection.pass_on",
     ),
 }
-"""Every duty, and the functions that do it as `module:name`; here is where renames are followed."""
+"""Every duty, and the functions that do it as `module:name`, `name()` being what `name` returns; here is where renames
+are followed."""
 
 REST = "event loop, kernel and the rest"
 REPLICA = "the replica's process"
-_SECONDS = 2.0
+_SECONDS = 2
 
 
 class Clocks:
@@ -109,6 +128,10 @@ class Clocks:
                     inner[-1] += took + outside
 
         return timed
+
+    def around_made(self, factory: Callable[..., Callable[..., Any]], duty: str) -> Callable[..., Callable[..., Any]]:
+        """Return `factory`, a clock around each function that it makes."""
+        return lambda *arguments: self.around(factory(*arguments), duty)
 
     def overhead_us(self, num_answers: int) -> float:
         """Return the microseconds that the clocks themselves took of one answer."""
@@ -145,7 +168,7 @@ class Clocks:
 def resolve(name: str) -> tuple[Any, str]:
     """Return who holds a function and under which name. Raises LookupError where it is gone."""
     module, _, path = name.partition(":")
-    *owners, last = path.split(".")
+    *owners, last = path.removesuffix("()").split(".")
     owner: Any = importlib.import_module(module)
     for each in owners:
         owner = getattr(owner, each, None)
@@ -165,7 +188,8 @@ def measure(made: Hall, *, cores: tuple[int, int], num_connections: int = 64) ->
         for duty, names in DUTIES.items():
             for name in names:
                 owner, last = resolve(name)
-                stack.enter_context(mock.patch.object(owner, last, clocks.around(getattr(owner, last), duty)))
+                wrap = clocks.around_made if name.endswith("()") else clocks.around
+                stack.enter_context(mock.patch.object(owner, last, wrap(getattr(owner, last), duty)))
         server = stack.enter_context(made.serving({cores[0]}))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.sched_setaffinity(0, {cores[0]})

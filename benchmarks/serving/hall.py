@@ -3,46 +3,53 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import datahall
 from benchmarks.serving.cases import Case
 from benchmarks.serving.machine import free_port
 from benchmarks.serving.servers import OURS, Running, running, target
-from datahall.app.settings import describe
 
 LIMITS = "rate_per_s: 1000000, burst: 100000, concurrency: 4096"
 """Nobody reaches them here, but every request is counted against them."""
 _RUN_SECONDS = 600
 
 
-def has_limits() -> bool:
-    """Return whether this Datahall lets teams and applications be limited."""
-    return any(setting.key.startswith("teams") for setting in describe())
-
-
-def has_gateways() -> bool:
-    """Return whether this Datahall runs more than one gateway a hall."""
-    return any(setting.key == "gateways" for setting in describe())
+@functools.cache
+def _place(build: Path) -> Path:
+    """Return the folder of this code's halls; those of other code are removed, for they may be of another form."""
+    sources = sorted(Path(datahall.__file__).parent.rglob("*.py"))
+    digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+    place = build / f"halls-{digest[:12]}"
+    for other in build.glob("halls-*"):
+        if other != place:
+            shutil.rmtree(other)
+    return place
 
 
 class Hall:
     """One hall with one application that has passed its gate, and a key for it."""
 
     def __init__(self, case: Case, build: Path, *, num_gateways: int = 1) -> None:
-        """Carry `case` through its lifecycle in a folder below `build`; what was done there before is reused."""
+        """Carry `case` through its lifecycle below `build`; what the same code has done there before is reused."""
         self.case = case
-        self._folder = build / "halls" / f"{case.name}-{num_gateways}"
+        self._folder = _place(build) / f"{case.name}-{num_gateways}"
         self._build = build
         hall = self._folder / "hall"
         hall.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._environment = {"DATAHALL_HOME": str(hall), "XDG_STATE_HOME": str(self._folder / "state")}
-        self._settings(hall / "hall.toml", num_gateways)
-        app = case.write(self._folder / "app", limits=f", limits: {{{LIMITS}}}" if has_limits() else "")
+        settings = [f"gateways = {num_gateways}", "[teams.main]", *LIMITS.replace(": ", " = ").split(", ")]
+        (hall / "hall.toml").write_text("\n".join([*settings, ""]), encoding="utf-8")
+        (hall / "hall.toml").chmod(0o600)
+        app = case.write(self._folder / "app", limits=LIMITS)
         self._do("run", "--yes", "--no-serve", str(app))
         made = self._folder / "key.json"
         if not made.exists():
@@ -69,12 +76,6 @@ class Hall:
         log = self._build / "logs" / f"{self._folder.name}.log"
         with running(command, asked, cores=cores, log=log, environment=self._environment) as server:
             yield server
-
-    def _settings(self, path: Path, num_gateways: int) -> None:
-        lines = [f"gateways = {num_gateways}"] if has_gateways() else []
-        lines += ["[teams.main]", *LIMITS.replace(": ", " = ").split(", ")] if has_limits() else []
-        path.write_text("\n".join([*lines, ""]), encoding="utf-8")
-        path.chmod(0o600)
 
     def _do(self, *words: str) -> str:
         done = subprocess.run(  # noqa: S603  (our own command)

@@ -54,7 +54,7 @@ def _head(results: Results) -> list[str]:
     fresh = "a new header in each request" if results.fresh else "requests of a connection alike"
     return [
         f"{machine}",
-        f"{rounds} rounds in shuffled order (seed {results.seed}), {results.seconds:g} s a level, medians; {fresh};",
+        f"{rounds} rounds in shuffled order (seed {results.seed}), {results.seconds} s a level, medians; {fresh};",
         "one row a request, JSON, keep-alive; the server's processes on one core, the client on the other;",
         "ours with key, limits, answer log, label and probabilities; the others without any, the label alone",
     ]

@@ -40,7 +40,7 @@ class Results(msgspec.Struct, kw_only=True):
     """All of one run."""
 
     machine: dict[str, str] = {}
-    seconds: float = 0.0
+    seconds: int = 0
     fresh: bool = False
     seed: int = 0
     samples: list[Sample] = []

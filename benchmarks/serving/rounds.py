@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,17 @@ from benchmarks.serving.servers import ECHOES, Running, StartError, WrongAnswerE
 
 ALL = (1, 16, 64, 256)
 CROWD = 1500
-_CROWD_SECONDS = 5.0
+_HALLS = (
+    ("datahall", DIGITS, 1, ALL),
+    ("datahall, scikit-learn", DIGITS_SKLEARN, 1, (64,)),
+    ("datahall", TUMOURS, 1, (1, 64)),
+    ("datahall, scikit-learn", TUMOURS_SKLEARN, 1, (64,)),
+    ("one gateway", WIDE_ONE, 1, (64,)),
+    ("two gateways", WIDE_TWO, 2, (64,)),
+    ("two gateways", DIGITS, 2, (64,)),
+)
+"""By which name, which application, behind how many gateways (two have both cores), at which numbers of connections."""
+_CROWD_SECONDS = 5
 _CROWD_TIMEOUT_S = 5.0
 
 
@@ -31,38 +42,30 @@ class Contestant(NamedTuple):
     start: Callable[[], AbstractContextManager[Running]]
 
 
-def contestants(peers: list[str], *, core: int, environments: Path, build: Path) -> list[Contestant]:
-    """Return everybody who is measured on one core; halls are taken through their lifecycle here."""
+def contestants(peers: list[str], *, cores: tuple[int, int], environments: Path, build: Path) -> list[Contestant]:
+    """Return everybody who is measured; halls are taken through their lifecycle here, two at a time.
 
-    def hall(case: Hall) -> Callable[[], AbstractContextManager[Running]]:
-        return lambda: case.serving({core})
+    The last three are one gateway and two of them, before a slow model and before a cheap one.
+    """
+    one, both = {cores[0]}, set(cores)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda given: Hall(given[1], build, num_gateways=given[2]), _HALLS))
+
+    def hall(number: int, on: set[int]) -> Callable[[], AbstractContextManager[Running]]:
+        return lambda: made[number].serving(on)
 
     def other(name: str, template: str) -> Callable[[], AbstractContextManager[Running]]:
-        return lambda: peer(name, template, core=core, environments=environments, build=build)
+        return lambda: peer(name, template, core=cores[0], environments=environments, build=build)
 
     def limit(name: str) -> Callable[[], AbstractContextManager[Running]]:
-        return lambda: echo(name, core=core, build=build)
+        return lambda: echo(name, core=cores[0], build=build)
 
     found = [Contestant(name, "digits", ALL, limit(name)) for name in ECHOES]
-    found += [
-        Contestant("datahall", "digits", ALL, hall(Hall(DIGITS, build))),
-        Contestant("datahall, scikit-learn", "digits", (64,), hall(Hall(DIGITS_SKLEARN, build))),
-        Contestant("datahall", "tumours", (1, 64), hall(Hall(TUMOURS, build))),
-        Contestant("datahall, scikit-learn", "tumours", (64,), hall(Hall(TUMOURS_SKLEARN, build))),
-    ]
+    for number, (server, case, num_gateways, levels) in enumerate(_HALLS):
+        model = "wide" if case.name.startswith("wide") else case.template
+        found.append(Contestant(server, model, levels, hall(number, one if num_gateways == 1 else both)))
     found += [Contestant(name, "digits", ALL, other(name, "digits")) for name in peers]
     found += [Contestant(name, "tumours", (1, 64), other(name, "tumours")) for name in peers]
-    return found
-
-
-def pairs(build: Path, *, cores: tuple[int, int], with_two: bool) -> list[Contestant]:
-    """Return one gateway and two of them, before a cheap model and before one that costs 100 microseconds and more."""
-    one = Hall(WIDE_ONE, build)
-    found = [Contestant("one gateway", "wide", (64,), lambda: one.serving({cores[0]}))]
-    if with_two:
-        two, cheap = Hall(WIDE_TWO, build, num_gateways=2), Hall(DIGITS, build, num_gateways=2)
-        found.append(Contestant("two gateways", "wide", (64,), lambda: two.serving(set(cores))))
-        found.append(Contestant("two gateways", "digits", (64,), lambda: cheap.serving(set(cores))))
     return found
 
 
@@ -80,7 +83,7 @@ def warm_up(everybody: list[Contestant], results: Results) -> list[Contestant]:
 
 
 def play(
-    able: list[Contestant], results: Results, *, rounds: int, seconds: float, core: int, fresh: bool, seed: int
+    able: list[Contestant], results: Results, *, rounds: int, seconds: int, core: int, fresh: bool, seed: int
 ) -> None:
     """Measure everybody once a round, and add what was seen to `results`."""
     draw = random.Random(seed)  # noqa: S311  an order, no secret
@@ -113,7 +116,7 @@ def crowd(able: list[Contestant], results: Results, *, core: int) -> None:
             print(f"  {CROWD} connections: {each.server}: {level.answers_per_s:,.0f}/s", flush=True)
 
 
-def _sample(each: Contestant, server: Running, number: int, *, seconds: float, core: int, fresh: bool) -> Sample:
+def _sample(each: Contestant, server: Running, number: int, *, seconds: int, core: int, fresh: bool) -> Sample:
     memory, processes = server.tree.pss_mb(), len(server.tree.pids())
     levels = tuple(load(server, level, seconds=seconds, core=core, fresh=fresh) for level in each.levels)
     _, body = server.target.ask()

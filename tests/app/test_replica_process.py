@@ -147,3 +147,14 @@ def test_no_network_and_no_file_that_it_was_not_given(launchers, packed, folder,
         )
         launcher = launchers(entry=ENTRY, confine=confine)
         assert tried(launcher, packed, folder, *probes) == [comes_of_it] * len(probes)
+
+
+def test_a_net_answers_from_a_confined_replica(launchers, folder, table):
+    pytest.importorskip("torch", reason="pip install 'datahall[torch]' for the tests of nets")
+    packed = small_bundle(TABLE_BLOBS, table, "net")
+    replicas, process = start(launchers(), packed, folder)
+    wait_ready(process)
+    rows = load_columns(TABLE_BLOBS.get(table.holdout, team=TEAM), table.features)
+    answerer = UnixAnswerer(replicas.address("rep"))
+    assert answerer.answer(rows)["probability"].tolist() == open_predictor(packed).predict(rows)["probability"].tolist()
+    answerer.close()

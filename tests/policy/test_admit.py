@@ -75,8 +75,11 @@ def test_priorities_are_refused_in_steps_of_the_limit(priority, first_refused):
 
 def test_no_priority_starves():
     full = {"app_in_flight": 99, "hall_in_flight": 1000, "team_in_flight": 99}
-    assert ask("low", peers_in_flight=4, **full)[2] == "admitted"
-    assert ask("low", peers_in_flight=5, **full)[2] == "app_overloaded"
+    assert ask("low", peers_in_flight=3, **full)[2] == "admitted"
+    assert ask("low", peers_in_flight=4, **full)[2] == "app_overloaded"
+    assert ask("low", peers_in_flight=2, hall_limit=33, **full)[2] == "admitted"
+    assert ask("low", peers_in_flight=2, hall_limit=32, **full)[2] == "app_overloaded"
+    assert ask("low", peers_in_flight=0, app_limit=1, **full)[2] == "admitted"
 
 
 def test_a_team_below_its_share_is_never_refused_for_what_others_take():

@@ -217,10 +217,15 @@ class World:
         )
         return [self.replicas[name] for name in names]
 
-    def publish(self, *, revision=None, signer=None):
+    def publish(self, *, revision=None, signer=None, **changes):
         self.revision = self.revision + 1 if revision is None else revision
         table = RouteTable(
-            id="current", revision=self.revision, routes=tuple(self.routes), keys=self.keys, published_at_ns=1
+            id="current",
+            revision=self.revision,
+            routes=tuple(self.routes),
+            keys=self.keys,
+            published_at_ns=1,
+            **changes,
         )
         publish_routes(self.folder / "routes.json", table, signer or self.signer, ROUTES_KEY)
 

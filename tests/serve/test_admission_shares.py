@@ -18,7 +18,7 @@ DRIFT = 0.01
 """How much too fast or too slow a gateway's clock may run."""
 LATE_NS = int(share.LEASE_NS / 2 * (1 - DRIFT))
 """How late a gateway may learn of a table."""
-WIDE = AdmissionSettings(app=LimitView(10**6, 10**6), hall=LimitView(10**6, 10**6, learns=False), first_app_limit=10**6)
+WIDE = AdmissionSettings(app=LimitView(10**6, 10**6, 10**6), hall=LimitView(10**6, 10**6, 10**6, learns=False))
 MANIFEST = BundleManifest(
     app="flowers",
     task="classification",

@@ -172,6 +172,7 @@ def infer_bodies(draw, features):
     inputs = ",".join(draw(tensor_texts(name)) for name in names)
     members = [f'"inputs":[{inputs}]']
     extra = ['"id":"x"', '"outputs":[{"name":"label"}]', '"outputs":[]', '"parameters":{"p":"\\""}', '"id":"\\"y"']
+    extra += ['"model_name":"flowers"', '"model_name":"other"', '"model_name":null']
     members += draw(st.lists(st.sampled_from(extra), max_size=2))
     return "{" + ",".join(draw(st.permutations(members))) + "}"
 

@@ -172,7 +172,7 @@ def test_a_long_pipeline_is_answered_whole(flowers, kit):
         statuses = [client.reply().status for _ in range(1000)]
         sender.join()
     assert set(statuses) <= {200, 503}
-    assert statuses.count(200) >= 500
+    assert statuses.count(200) >= 256
 
 
 def test_requests_of_one_moment_share_a_batch_and_stay_apart(world, kit):

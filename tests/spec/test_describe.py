@@ -35,7 +35,7 @@ def test_types_and_defaults_read_well(kinds):
     assert keys["data.columns.<name>.values"].type == "list of true or false or whole number or number or text"
     assert keys["data.columns.<name>.nullable"][1:3] == ("true or false", "true")
     assert keys["data.split.holdout"][1:3] == ("number", "0.3")
-    assert keys["serve.protocols"][1:3] == ("list of v2 or predict", "[v2, predict]")
+    assert keys["serve.protocols"][1:3] == ("list of v2 or predict or mlflow", "[v2, predict]")
     assert keys["train.candidates"].type == "section by name"
     assert keys["train.candidates.<name>.search.timeout_s"][1:3] == ("number", "")
     assert keys["evaluate.claims[].resamples (kind: accuracy)"].default == "2000"

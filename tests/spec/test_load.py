@@ -209,6 +209,20 @@ def test_a_missing_extra_names_its_install_line(kinds, minimal):
     assert "pip install 'datahall[deep]'" in problem.expected
 
 
+@pytest.mark.parametrize(("missing", "refused"), [(("torch", "torch"), True), (None, False)])
+def test_a_model_whose_package_is_missing_is_refused_before_anything_runs(
+    kinds, minimal, monkeypatch, missing, refused
+):
+    monkeypatch.setattr(kinds.models.load("forest"), "missing", lambda: missing)
+    problems = ()
+    try:
+        parse(minimal + "train: {candidates: {d: {model: forest}}}", kinds)
+    except SpecError as error:
+        problems = error.problems
+    assert [(problem.line, problem.key) for problem in problems] == [(7, "train.candidates.d.model")] * refused
+    assert all("pip install 'datahall[torch]'" in problem.expected for problem in problems)
+
+
 ALL_AT_ONCE = """\
 datahall: 1
 name: loans

@@ -18,6 +18,8 @@ FITS = [(name, task) for name in MODELS.names for task in MODELS.load(name).TASK
 
 
 def config_of(name, **settings):
+    if name == "net":
+        pytest.importorskip("torch", reason="pip install 'datahall[torch]' for the tests of nets")
     return MODELS.load(name).model_validate(QUICK[name] | settings)
 
 
@@ -46,7 +48,7 @@ def test_settings_are_read_without_numeric_libraries():
         "import sys\n"
         "from datahall.train import MODELS\n"
         "[MODELS.load(name)() for name in MODELS.names]\n"
-        "print(sorted({'numpy', 'sklearn', 'scipy', 'optuna', 'polars', 'skops'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'sklearn', 'scipy', 'optuna', 'polars', 'skops', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"
@@ -75,7 +77,7 @@ def test_each_task_has_two_or_more_candidates_by_default():
 
 @pytest.mark.parametrize(("name", "task"), FITS)
 def test_every_model_learns(name, task):
-    slow = {"num_epochs": 150} if name == "mlp" else {}
+    slow = {"num_epochs": 150} if name in ("mlp", "net") else {}
     pipeline = fit_pipeline(config_of(name, **slow), rows_for(task), FEATURES, task, 1)
     figures, _ = evaluate_fit(pipeline, rows_for(task, seed=1), task)
     assert figures["accuracy" if task == "classification" else "r2"] > 0.75

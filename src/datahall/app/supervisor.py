@@ -26,11 +26,14 @@ from datahall.core.durable import write_atomic
 from datahall.core.errors import UnavailableError, UserError
 from datahall.core.hall import HallPaths
 from datahall.security.keys import KeyRing
-from datahall.serve.config import GatewayConfig
+from datahall.serve.config import GatewayConfig, GatewayLimits
 from datahall.serve.door import ABSENT, Board, make_board
 
 NUM_PORTS = 100
 STOP_SECONDS = 15.0
+REACH_S = 1.0
+HANDOVER_S = 1.0
+"""A client that pauses for longer between two requests may find its connection closed, as after any idle time."""
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 10.0
 STEADY_S = 60.0
 """Who ran that long and dies is started again at once; only what dies on starting has to wait."""
@@ -207,6 +210,7 @@ def _gateways(
         routes_key=keys.routes_key,
         route_keys={keys.signer.key_id: keys.signer.public_key},
         auth_stale_seconds=settings.auth_stale_hours * 3600,
+        limits=GatewayLimits(handover_seconds=HANDOVER_S, reach_seconds=REACH_S),
     )
     if settings.gateways == 1:
         order = msgspec.json.encode(GatewayOrder(config=config, lifeline=lifeline))

@@ -12,7 +12,9 @@ ENGINES: Registry["type[TablePredictor]"] = Registry(
     {
         "onnx": "datahall.engines.onnx:OnnxEngine",
         "sklearn": "datahall.engines.sklearn:SklearnEngine",
+        "torch": "datahall.engines.torch:TorchEngine",
     },
+    extras={"torch": "torch"},
 )
 """Engines by the name that a manifest gives them."""
 

@@ -11,6 +11,7 @@ from datahall.core.records import BundleManifest
 PACKAGES: dict[str, tuple[str, ...]] = {
     "onnx": ("numpy", "onnxruntime"),
     "sklearn": ("numpy", "scikit-learn", "scipy", "skops"),
+    "torch": ("numpy", "torch"),
 }
 """Distributions by engine; all else of the environment does not reach an answer."""
 

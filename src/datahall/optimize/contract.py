@@ -18,7 +18,8 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[Column, ...]
     target: Column
     models: tuple[Grant, ...]
-    """skops bytes, one per seed; the first becomes the candidate's bundle, the others sklearn bundles."""
+    """skops or safetensors bytes, one per seed; the first becomes the candidate's bundle, the others bundles of the
+    library that fitted them."""
     train: Grant
     holdout_inputs: Grant
     threshold: float | None

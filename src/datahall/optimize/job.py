@@ -10,8 +10,9 @@ from datahall.core.jobs import Progress, Report
 from datahall.core.ports import BlobStore, Columns
 from datahall.core.records import BundleManifest, EngineName
 from datahall.data.frames import load_columns
-from datahall.engines import onnx, sklearn
+from datahall.engines import network, onnx, sklearn
 from datahall.engines.bundle import pack, unpack
+from datahall.engines.network import check_network, read_network
 from datahall.engines.open import open_predictor
 from datahall.engines.quiet import quiet_libraries
 from datahall.engines.skops import load_model
@@ -21,9 +22,11 @@ from datahall.optimize.convert import ConversionError, to_onnx
 from datahall.optimize.prove import TOLERANCE, Equality, compare
 from datahall.train.conformal import CONFIDENCE
 
+_ZIP_MAGIC = b"PK"
+
 
 def run(request: ExportRequest, blobs: BlobStore, report: Report) -> ExportResult:
-    """Make one bundle per model: the first in the engine that serves, the others, which show stability, in sklearn.
+    """Make one bundle per model: the first in the engine that serves, the others, which show stability, as fitted.
 
     Raises UserError where `engine: onnx` is demanded of a model whose ONNX form is not proven equal, or where a
     threshold is given for other than two classes; IntegrityError where a model is not what training makes.
@@ -34,9 +37,9 @@ def run(request: ExportRequest, blobs: BlobStore, report: Report) -> ExportResul
         made = []
         for place, grant in enumerate(request.models):
             model = blobs.get(grant, team=request.team)
-            made.append(_bundle(request, "sklearn", {sklearn.MODEL_FILE: model}, place))
+            made.append(_fitted(request, model, place))
             report(Progress(done=place + 1, total=total, message=f"bundled fit {place + 1}"))
-        if request.engine != "sklearn":
+        if _asks_for_onnx(request, made[0][1]):
             message = "converting to ONNX, then comparing the answers"
             report(Progress(done=len(made), total=total, message=message))
         served, manifest, equivalence = _choose(request, blobs, made[0])
@@ -70,6 +73,9 @@ def _choose(
     request: ExportRequest, blobs: BlobStore, first: tuple[bytes, BundleManifest]
 ) -> tuple[bytes, BundleManifest, dict[str, Any]]:
     """Return the bundle that serves, its manifest, and the record of what was tried."""
+    own = first[1].engine
+    if own == "torch":
+        return *first, _record(own, tried=False, reason="a network of torch is served by torch")
     if request.engine == "sklearn":
         return *first, _record("sklearn", tried=False, reason="the application file asks for sklearn")
     try:
@@ -91,6 +97,25 @@ def _choose(
 def _tables(request: ExportRequest, blobs: BlobStore) -> tuple[Columns, ...]:
     grants = (request.train, request.holdout_inputs)
     return tuple(load_columns(blobs.get(grant, team=request.team), request.features) for grant in grants)
+
+
+def _asks_for_onnx(request: ExportRequest, fitted: BundleManifest) -> bool:
+    """Return whether the ONNX form is to be tried. Raises UserError for an engine that cannot run what was fitted."""
+    if request.engine in {"auto", fitted.engine}:
+        return request.engine == "auto" and fitted.engine == "sklearn"
+    if "torch" in (request.engine, fitted.engine):
+        what = f"a model of {'torch' if fitted.engine == 'torch' else 'scikit-learn'} is not run by '{request.engine}'"
+        raise UserError(what, where="train.engine", hint="with engine: auto each model gets the engine that suits it")
+    return True
+
+
+def _fitted(request: ExportRequest, model: bytes, place: int) -> tuple[bytes, BundleManifest]:
+    """Return a fit's bundle in the library that fitted it: skops files are zips, networks are not."""
+    if model.startswith(_ZIP_MAGIC):
+        return _bundle(request, "sklearn", {sklearn.MODEL_FILE: model}, place)
+    found, _ = read_network(model)
+    check_network(found, request.features, len(request.target.categories) or 1)
+    return _bundle(request, "torch", {network.MODEL_FILE: model}, place)
 
 
 def _onnx_bundle(request: ExportRequest, fitted: bytes) -> tuple[bytes, BundleManifest]:

@@ -72,8 +72,8 @@ def decide(state: None, view: AdmitView, event: Arrival, now: int, draw: float) 
 
     Own quotas come first: they hold in an idle hall too. Then the application's limit, in steps: low priority is
     refused from three quarters of it on, normal at all of it, high a quarter and 8 requests above it, so that high finds
-    room while normal takes all it can get. Whoever has less than a sixteenth of the limit in flight with its priority
-    is let in all the same: no priority starves. Last the hall's limit, in the same steps, for teams that have their
+    room while normal takes all it can get. A priority that has less than a sixteenth of either limit in flight in the
+    application is let in all the same: none starves. Last the hall's limit, in the same steps, for teams that have their
     weighted share: a team below it is never refused for what others take, and in an idle hall anyone may take all.
 
     In flight in an application are so never more than 5/4 limit + 8 with high priority, limit with normal and
@@ -106,7 +106,7 @@ def _crowded(view: AdmitView, event: Arrival, now: int) -> tuple[Reason, int] | 
     """Return what leaves no room for this request."""
     if view.app_in_flight and now + view.expected_ns > event.deadline_ns:
         return "deadline", OTHERS
-    if view.peers_in_flight <= view.app_limit // 16:
+    if 16 * view.peers_in_flight < view.app_limit and 16 * view.peers_in_flight < view.hall_limit:
         return None
     if view.app_in_flight >= step(view.app_limit, event.priority):
         return "app_overloaded", OTHERS

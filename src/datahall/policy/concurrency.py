@@ -19,6 +19,8 @@ class LimitView(msgspec.Struct, frozen=True, gc=False):
     floor: int = 16
     """A probe goes below it for a moment."""
     ceiling: int = 1024
+    calm: int = 256
+    """What the limit is without any measurement, and comes back to while nothing is slow."""
     tolerance: float = 3.0
     unfelt_ns: float = 10_000_000.0
     """No answer that takes less is too late, however many times the base it is."""
@@ -39,7 +41,7 @@ class LimitState(msgspec.Struct, frozen=True, gc=False):
 
     limit: float
     base_ns: float = 0.0
-    """How long an answer takes while at most a quarter of the limit is in use; 0 is not known yet."""
+    """How long an answer takes where none waits for others; 0 is not known yet."""
     based_at_ns: int = 0
     """When the base was last known to be true."""
     probing: int = 0
@@ -51,14 +53,15 @@ class LimitState(msgspec.Struct, frozen=True, gc=False):
 def decide(state: LimitState, view: LimitView, event: Window, now: int, draw: float) -> tuple[LimitState, int, str]:
     """Return the limit after a window of measurements; at least 1.
 
-    limit <- limit * min(1, max(tolerance * base, unfelt) / mean) + sqrt(limit): a gradient on latency with room for a queue that
-    grows with the square root, the idea of Netflix's Gradient2 and of Envoy's adaptive concurrency. In a system that
-    takes B requests at a time it comes to rest near tolerance * B; where answers are worked out in batches the
-    tolerance is what allows batches to grow. One window takes a quarter away at most, so noise costs little; a limit that is
-    not half used does not grow, and one of which a quarter is used at most does not shrink: no queue is its fault.
+    limit <- limit * min(1, max(tolerance * base, unfelt) / mean) + sqrt(limit): a gradient on latency with room for a
+    queue that grows with the square root, the idea of Netflix's Gradient2 and of Envoy's adaptive concurrency. In a system
+    that takes B requests at a time it comes to rest near tolerance * B; where answers are worked out in batches the
+    tolerance is what allows batches to grow. One window takes a quarter away at most, so noise costs little. Upwards
+    it goes while half of the limit is in use, by a quarter more where answers take less than half of what they may; and
+    while nothing is slow, up to what it is in calm.
 
-    A base taken while a queue stands would hide the queue. So it rises only while at most a quarter of the limit is in
-    use; where that does not come by itself and the limit has to shed, it is brought about: every 10 to 12.5 s (by `draw`,
+    A base taken while a queue stands would hide the queue. So it rises only where a quarter of the floor is in flight at
+    most; where that does not come by itself and the limit has to shed, it is brought about: every 10 to 12.5 s (by `draw`,
     lest gateways do it together) a probe lowers the limit to a quarter until two windows have shown it, for 2 s at most.
     """
     assert event.mean_ns > 0, "an answer takes some time"
@@ -66,20 +69,22 @@ def decide(state: LimitState, view: LimitView, event: Window, now: int, draw: fl
         return _probe(state, event, now)
     state = _learn(state, view, event, now)
     allowed_ns = max(view.tolerance * state.base_ns, view.unfelt_ns)
-    gradient = min(1.0, max(0.5, allowed_ns / event.mean_ns))
-    due = now - state.based_at_ns >= PROBE_EVERY_NS * (1.0 + draw / 4.0)
-    if view.learns and gradient < 1.0 and due:
+    slow = event.mean_ns > allowed_ns
+    if slow and view.learns and now - state.based_at_ns >= PROBE_EVERY_NS * (1.0 + draw / 4.0):
         state = msgspec.structs.replace(state, probing=1, probed_at_ns=now)
         return state, _quarter(state), "probing"
-    if 4 * event.peak_in_flight <= state.limit:
-        return state, int(state.limit), "not in use"
-    target = state.limit * gradient + math.sqrt(state.limit)
-    reason = "grown"
-    if target < state.limit:
-        target, reason = (target + state.limit) / 2.0, "answers take longer"
-    elif 2 * event.peak_in_flight < state.limit:
-        return state, int(state.limit), "enough"
-    limit = min(float(view.ceiling), max(float(view.floor), target))
+    limit, reason = state.limit, "enough"
+    if slow:
+        # What is not used is no cause: a limit far above what is in flight comes down to it first.
+        used = min(limit, 2.0 * event.peak_in_flight)
+        target = used * max(0.5, allowed_ns / event.mean_ns) + math.sqrt(used)
+        limit, reason = max(0.75 * limit, min(limit + math.sqrt(limit), (limit + target) / 2.0)), "answers take longer"
+    elif 2 * event.peak_in_flight >= limit:
+        quick = 2.0 * event.mean_ns <= allowed_ns
+        limit, reason = limit * (1.25 if quick else 1.0) + math.sqrt(limit), "grown"
+    elif limit < view.calm:
+        limit, reason = min(float(view.calm), limit + math.sqrt(limit)), "calm"
+    limit = min(float(view.ceiling), max(float(view.floor), limit))
     return msgspec.structs.replace(state, limit=limit), int(limit), reason
 
 
@@ -88,7 +93,7 @@ def _learn(state: LimitState, view: LimitView, event: Window, now: int) -> Limit
         return state
     if state.base_ns == 0.0:
         return msgspec.structs.replace(state, base_ns=event.mean_ns, based_at_ns=now)
-    quiet = 4 * event.peak_in_flight <= state.limit
+    quiet = 4 * event.peak_in_flight <= view.floor
     if not quiet and event.mean_ns >= state.base_ns:
         return state
     base_ns = state.base_ns + _EWMA * (event.mean_ns - state.base_ns)

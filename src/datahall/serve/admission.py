@@ -37,9 +37,8 @@ class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     app: LimitView = LimitView()
     """Of one application."""
-    hall: LimitView = LimitView(floor=64, ceiling=4096, tolerance=6.0, unfelt_ns=0.0, learns=False)
+    hall: LimitView = LimitView(floor=64, ceiling=4096, calm=4096, tolerance=6.0, unfelt_ns=0.0, learns=False)
     """Of all together. It gives way only where the limits of applications do not suffice: they share a machine."""
-    first_app_limit: int = 512
     window_ns: int = 100_000_000
     """Answers are measured for so long before a limit is decided on anew."""
     window_num: int = 20
@@ -137,7 +136,19 @@ class _App(_Account):
 class _Gauge:
     """Measures answers and holds the limit that follows from them."""
 
-    __slots__ = ("_draw", "_due_ns", "_num", "_settings", "_sum_ns", "_view", "limit", "mean_ns", "peak", "state")
+    __slots__ = (
+        "_draw",
+        "_due_ns",
+        "_num",
+        "_settings",
+        "_sum_ns",
+        "_view",
+        "limit",
+        "mean_ns",
+        "pace_ns",
+        "peak",
+        "state",
+    )
 
     def __init__(
         self, view: LimitView, state: LimitState, settings: AdmissionSettings, draw: Callable[[], float], now_ns: int
@@ -146,6 +157,8 @@ class _Gauge:
         self.limit = int(state.limit)
         self.mean_ns = 0
         """Of the last window."""
+        self.pace_ns = 0
+        """From one answer to the next in the last window."""
         self.peak = 0
         self._sum_ns = 0.0
         self._num = 0
@@ -155,6 +168,14 @@ class _Gauge:
         """Another model takes another time: the limit goes on, what it is judged by is measured anew."""
         self.state = LimitState(self.state.limit)
         self.limit = int(self.state.limit)
+
+    def expect(self, in_flight: int) -> int:
+        """Return how long an answer should take behind so many others; 0 is not known.
+
+        As long as in the last window, or less where there are now fewer to wait for than there were.
+        """
+        behind_ns = self.pace_ns * (in_flight + 1)
+        return min(self.mean_ns, behind_ns)
 
     def measure(self, sample_ns: float, in_flight: int, now_ns: int) -> None:
         """Count one answer, and decide anew at the end of a window."""
@@ -170,6 +191,7 @@ class _Gauge:
         window = Window(max(1.0, self._sum_ns / self._num), self.peak)
         self.state, self.limit, _ = concurrency.decide(self.state, self._view, window, now_ns, self._draw())
         self.mean_ns = int(window.mean_ns)
+        self.pace_ns = (now_ns - self._due_ns + settings.window_ns) // self._num
         self._sum_ns, self._num = 0.0, 0
         self._due_ns, self.peak = now_ns + settings.window_ns, in_flight
 
@@ -203,7 +225,7 @@ class Admission:
         self._in_flight = 0
         self._active_weight = 0
         """Of the teams that have requests in flight, in thousandths."""
-        first = LimitState(float(self.settings.hall.ceiling), _AS_USUAL_NS)
+        first = LimitState(float(self.settings.hall.calm), _AS_USUAL_NS)
         self._hall = _Gauge(self.settings.hall, first, self.settings, draw, 0)
 
     @property
@@ -214,7 +236,7 @@ class Admission:
     def limit(self, team: str, app: str) -> int:
         """Return how many requests an application may have in flight at present."""
         known = self._apps.get((team, app))
-        return known.gauge.limit if known is not None else self.settings.first_app_limit
+        return known.gauge.limit if known is not None else self.settings.app.calm
 
     def follow(self, table: RouteTable, now_ns: int) -> None:
         """Take up a table, whoever is in flight; called several times a second, so that parts can grow when they may."""
@@ -286,7 +308,7 @@ class Admission:
             app.concurrency,
             app.gauge.limit,
             app.peers[_PRIORITIES[grant.priority]],
-            app.gauge.mean_ns,
+            app.gauge.expect(app.in_flight),
             self._in_flight,
             self._hall.limit,
             self._hall.limit * team.weight // active or 1,
@@ -345,7 +367,7 @@ class Admission:
     def _app(self, route: Route, now_ns: int) -> _App:
         app = self._apps.get((route.team, route.app))
         if app is None:
-            first = LimitState(float(self.settings.first_app_limit))
+            first = LimitState(float(self.settings.app.calm))
             gauge = _Gauge(self.settings.app, first, self.settings, self._draw, now_ns)
             app = self._apps[(route.team, route.app)] = _App(gauge, route.deployment)
             app.follow(self._part(route.quota), now_ns)

@@ -121,7 +121,9 @@ def decode_json(decode: Any, body: bytes | bytearray, known: Collection[str] = (
         return decode(body)
     except msgspec.ValidationError as error:
         text = str(error)
-        what = _lacking(text, body, known) if known and "missing required field" in text else _explain(text)
+        what = (
+            _lacking(text, body, known) if known and "missing required field" in text else _explain(text, bool(known))
+        )
         raise UserError(what, hint=_hint(text, known, app)) from None
     except msgspec.DecodeError as error:
         if "truncated" in str(error):
@@ -141,10 +143,12 @@ def _python_type(feature: Column) -> Any:
     return kind | None if feature.nullable else kind
 
 
-def _explain(text: str) -> str:
+def _explain(text: str, is_row: bool = True) -> str:
     """Return msgspec's message in the words of a person who knows JSON and tables."""
-    text = text.replace("Object missing required field", "a row lacks the column")
-    text = text.replace("Object contains unknown field", "there is no column")
+    text = text.replace(
+        "Object missing required field", "a row lacks the column" if is_row else "there has to be the field"
+    )
+    text = text.replace("Object contains unknown field", f"there is no {'column' if is_row else 'field'}")
     for python, plain in (("`float", "`number"), ("`int", "`number"), ("`str", "`string"), ("`bool", "`true or false")):
         text = text.replace(python, plain)
     return text[:500]

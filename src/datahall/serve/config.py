@@ -44,6 +44,10 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     """From a whole request to its answer."""
     closing_seconds: float = 2.0
     """For a client to read an error while it is still sending."""
+    reach_seconds: float = 0.0
+    """For a gateway that starts to reach the replicas of its table before it takes connections all the same."""
+    handover_seconds: float = 0.0
+    """After SIGTERM, for clients to send their next request before connections at rest are closed."""
     drain_seconds: float = 10.0
     """For requests in flight after SIGTERM."""
     switch_seconds: float = 3.0

@@ -39,6 +39,7 @@ from datahall.serve.responses import HttpError, Response, from_error, json_respo
 from datahall.serve.routes import Match, match
 from datahall.serve.table import FileRouteSource, RouteSource
 
+_REACH_POLL_S = 0.01
 _LOG = logging.getLogger(__name__)
 
 
@@ -78,6 +79,7 @@ class Gateway:
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
         self._told = ""
+        self._handing_over = False
         self._timers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -87,24 +89,36 @@ class Gateway:
         # is what is read.
         self._acknowledge()
         self._follow()
-        make = lambda: Connection(self)  # noqa: E731  a factory, named for the two calls below
-        descriptor, board = self.config.listen_fd, self.config.board_fd
-        if descriptor is not None and board is not None:
-            self._door = Door(_listening(descriptor), Board(board), self.config.place, make)
-            self.port = self._door.port
-        else:
-            if descriptor is not None:
-                self._server = await loop.create_server(make, sock=_listening(descriptor), backlog=4096)
-            else:
-                self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
-            self.port = self._server.sockets[0].getsockname()[1]
         sweep = min(1.0, self.limits.stall_seconds / 4, self.limits.head_seconds / 4)
         self._timers = [
             loop.create_task(_every(self.config.poll_seconds, self._follow)),
             loop.create_task(_every(self.config.sync_seconds, self._recorder.tick)),
             loop.create_task(_every(sweep, self._sweep)),
         ]
+        await self._reach()
+        await self._open()
         self._acknowledge()
+
+    async def _reach(self) -> None:
+        """Reach the replicas before connections are taken: at a shared socket others take them, and answer them."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.limits.reach_seconds
+        while self._follower.index is not None and not self._follower.all_ready and loop.time() < end:  # noqa: ASYNC110  (lanes have no event of their own)
+            await asyncio.sleep(_REACH_POLL_S)
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        make = lambda: Connection(self)  # noqa: E731  a factory, named for the calls below
+        descriptor, board = self.config.listen_fd, self.config.board_fd
+        if descriptor is not None and board is not None:
+            self._door = Door(_listening(descriptor), Board(board), self.config.place, make)
+            self.port = self._door.port
+            return
+        if descriptor is not None:
+            self._server = await loop.create_server(make, sock=_listening(descriptor), backlog=4096)
+        else:
+            self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def drain(self) -> None:
         """Finish what was asked, then stop: readiness turns false at once, connections end with their next answer."""
@@ -114,6 +128,7 @@ class Gateway:
             self._server.close()
         if self._door is not None:
             self._door.close()
+        await self._hand_over()
         self._sweep()
         with contextlib.suppress(TimeoutError):  # whoever is not done by then is cut off
             await asyncio.wait_for(self._quiet(), self.limits.drain_seconds)
@@ -125,6 +140,13 @@ class Gateway:
         await asyncio.sleep(0)
         self._recorder.close()
         (Path(self.config.runtime) / f"gateway-{self.config.gateway}.json").unlink(missing_ok=True)
+
+    async def _hand_over(self) -> None:
+        """Answer what clients send next with `Connection: close`, so that theirs is the end and no request crosses ours."""
+        self._handing_over = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet(), self.limits.handover_seconds)
+        self._handing_over = False
 
     async def _quiet(self) -> None:
         """Return once every client has its answer and its connection has ended."""
@@ -267,7 +289,7 @@ class Gateway:
         deadline_ns = started_ns + self._answer_ns
         place = self._admission.enter(grant, lane.route, started_ns, deadline_ns=deadline_ns)
         if isinstance(place, Refusal):
-            slot.respond(place.response)
+            slot.respond(place.response if speech.tell is None else speech.tell(place.response))
             return
         try:
             asked = read(body)
@@ -336,6 +358,8 @@ class Gateway:
         write_atomic(path, json_response(state).body, at="gateway.state")
 
     def _sweep(self) -> None:
+        if self._handing_over:
+            return
         now = asyncio.get_running_loop().time()
         for connection in tuple(self._connections):
             connection.check(now)

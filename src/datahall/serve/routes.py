@@ -57,11 +57,11 @@ HOT_ROUTES: tuple[HotRoute, ...] = (
     HotRoute(method="GET", path="/version", permission="public", action="version"),
     HotRoute(method="POST", path="/invocations", permission="predict", action="invoke"),
     HotRoute(method="POST", path="/invocations/{app}", permission="predict", action="invoke"),
-    HotRoute(method="POST", path="/gateway/{app}/invocations", permission="predict", action="invoke"),
+    HotRoute(method="POST", path="/endpoints/{app}/invocations", permission="predict", action="invoke"),
 )
 """The whole surface of the gateway; a test compares it with what is documented."""
 
-OWNED = ("/v2/", "/predict/", "/invocations/", "/gateway/")
+OWNED = ("/v2/", "/predict/", "/invocations/", "/endpoints/")
 """Below these prefixes nothing goes on to control: an unknown path is a 404 here."""
 
 _PARTS = tuple((route, route.path.split("/")) for route in HOT_ROUTES)

@@ -85,6 +85,11 @@ def _config(
     except UserError as error:
         tree.report(path, error.what, expected=error.hint)
         return None
+    if (missing := config.missing()) is not None:
+        package, extra = missing
+        what = f"the model '{model}' needs the package '{package}', which is not installed"
+        tree.report(path, what, expected=f"pip install 'datahall[{extra}]', or another model")
+        return None
     if task is not None and task not in config.TASKS:
         fitting = [name for name in kinds.models.names if _fits(kinds, name, task)]
         what = f"'{model}' is a model for {' and '.join(config.TASKS)}"

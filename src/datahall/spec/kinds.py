@@ -47,6 +47,11 @@ class ModelConfig(Section):
         del task
         return None
 
+    @classmethod
+    def missing(cls) -> tuple[str, str] | None:
+        """Return the package that this kind needs and that is not installed, and the extra that brings it."""
+        return None
+
     def misfits(self, task: Task) -> dict[str, str]:
         """Return each setting that has no effect or no sense for `task`, and why; called for named settings only."""
         del task

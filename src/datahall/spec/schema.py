@@ -250,9 +250,9 @@ class ServeSection(Section):
     """How the released version answers."""
 
     replicas: int = Field(default=1, description="How many processes answer.", ge=1, le=64)
-    protocols: Many[Literal["v2", "predict"]] = Field(
+    protocols: Many[Literal["v2", "predict", "mlflow"]] = Field(
         default=("v2", "predict"),
-        description="How it can be asked: v2 (Open Inference Protocol), predict (plain JSON).",
+        description="How it can be asked: v2 (Open Inference Protocol), predict (plain JSON), mlflow (its /invocations).",
         min_length=1,
     )
     limits: LimitsSection = Field(default=LimitsSection(), description="How much may be asked of it.")

@@ -16,6 +16,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "forest": {"num_trees": 10},
     "logistic": {},
     "mlp": {"layers": [16], "num_epochs": 10},
+    "net": {"layers": [16], "num_epochs": 30},
     "ridge": {},
 }
 """Settings of each kind of model that fit in a blink."""

@@ -13,6 +13,7 @@ MODELS: Registry["type[ModelConfig]"] = Registry(
         "boosting": "datahall.train.models.boosting:Boosting",
         "forest": "datahall.train.models.forest:Forest",
         "logistic": "datahall.train.models.logistic:Logistic",
+        "net": "datahall.train.models.net:Net",
         "mlp": "datahall.train.models.mlp:Mlp",
         "ridge": "datahall.train.models.ridge:Ridge",
     },

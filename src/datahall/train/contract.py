@@ -30,7 +30,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """One fit: the model as skops bytes, and its figures on the validation rows."""
+    """One fit: the model as skops bytes, or as safetensors for a network, and its figures on the validation rows."""
 
     seed: int
     model: Grant

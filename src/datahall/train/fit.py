@@ -9,30 +9,30 @@ import numpy as np
 from datahall.core.errors import UserError
 from datahall.core.records import Column, Task
 from datahall.engines.sklearn import score
+from datahall.engines.skops import dump_model
 from datahall.train.models.base import TrainableConfig
-from datahall.train.prepare import build_preparation
 from datahall.train.scores import measure
 from datahall.train.table import Rows
 
 
 def fit_pipeline(config: TrainableConfig, rows: Rows, features: tuple[Column, ...], task: Task, seed: int) -> Any:
-    """Return a pipeline of preparation and model, fitted on `rows`; the same arguments give the same fit.
+    """Return a model fitted on `rows`: a pipeline, or a network; the same arguments give the same fit.
 
     Raises UserError where the model cannot be fitted with these settings to these rows.
     """
-    from sklearn.pipeline import Pipeline  # noqa: PLC0415  (heavy, only to fit)
-
-    preparation = build_preparation(features, config.columns, scaled=config.SCALED)
-    estimator = config.build(task, seed)
     try:
-        prepared = preparation.fit_transform(rows.matrix.astype(np.float64))
-        model = config.fit(estimator, prepared, rows.target)
+        return config.fit_rows(rows, features, task, seed)
     except (ValueError, FloatingPointError) as error:
         raise UserError(
             f"the model cannot be fitted: {_first_line(error)}",
             hint="smaller learning rates and stronger penalties are steadier",
         ) from error
-    return Pipeline([("prepare", preparation), ("model", model)])
+
+
+def dump_fit(model: Any) -> bytes:
+    """Return a fit as bytes, the same each time: a network as safetensors, a pipeline as skops."""
+    raw: bytes = model.dump() if hasattr(model, "dump") else dump_model(model)
+    return raw
 
 
 def evaluate_fit(pipeline: Any, rows: Rows, task: Task) -> tuple[dict[str, float], np.ndarray]:

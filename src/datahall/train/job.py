@@ -14,11 +14,10 @@ from datahall.core.errors import UserError
 from datahall.core.jobs import Progress, Report
 from datahall.core.ports import BlobStore, Clock
 from datahall.engines.quiet import quiet_libraries
-from datahall.engines.skops import dump_model
 from datahall.train import MODELS
 from datahall.train.conformal import HALF_WIDTH_METRIC, half_width
 from datahall.train.contract import SeedModel, TrainRequest, TrainResult
-from datahall.train.fit import evaluate_fit, fit_pipeline
+from datahall.train.fit import dump_fit, evaluate_fit, fit_pipeline
 from datahall.train.models.base import TrainableConfig
 from datahall.train.search import Assignment, Found, SearchSettings, Trial, search
 from datahall.train.table import Rows, check_classes, load_rows
@@ -131,7 +130,7 @@ def _fit_seed(
         width = half_width(validation.target - scores)
         if width is not None:
             metrics[HALF_WIDTH_METRIC] = width
-    return SeedModel(seed=seed, model=blobs.put(dump_model(pipeline), team=request.team), metrics=metrics)
+    return SeedModel(seed=seed, model=blobs.put(dump_fit(pipeline), team=request.team), metrics=metrics)
 
 
 def _plain(config: TrainableConfig) -> dict[str, Any]:

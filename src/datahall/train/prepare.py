@@ -22,7 +22,7 @@ def build_preparation(features: tuple[Column, ...], columns: tuple[str, ...] | N
     """
     from sklearn.compose import ColumnTransformer  # noqa: PLC0415  (heavy, only to fit)
 
-    chosen = _chosen(features, columns)
+    chosen = chosen_places(features, columns)
     groups = {kind: [i for i in chosen if features[i].kind == kind] for kind in ("number", "boolean", "category")}
     steps: list[tuple[str, Any, list[int]]] = []
     if groups["number"]:
@@ -34,7 +34,11 @@ def build_preparation(features: tuple[Column, ...], columns: tuple[str, ...] | N
     return ColumnTransformer(steps, remainder="drop", sparse_threshold=0.0)
 
 
-def _chosen(features: tuple[Column, ...], columns: tuple[str, ...] | None) -> list[int]:
+def chosen_places(features: tuple[Column, ...], columns: tuple[str, ...] | None) -> list[int]:
+    """Return where the features in `columns` stand, all of them for None.
+
+    Raises UserError for a name that is no feature, or for none at all.
+    """
     names = [column.name for column in features]
     for name in columns or ():
         if name not in names:

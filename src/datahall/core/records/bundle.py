@@ -10,7 +10,7 @@ from datahall.core.records.app import Task
 from datahall.core.records.base import Record
 from datahall.core.records.snapshot import Column
 
-EngineName = Literal["onnx", "sklearn"]
+EngineName = Literal["onnx", "sklearn", "torch"]
 
 
 class BundleManifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,7 +90,8 @@ def read_values(name: str, datatype: str, data: bytes) -> list[Any]:
         raise UserError(
             f"'{name[:80]}' has {len(data)} bytes, and an {datatype} has {dtype.itemsize}", hint="send whole numbers"
         )
-    array = np.frombuffer(data, dtype=dtype).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is one like any other
+        array = np.frombuffer(data, dtype=dtype).astype(np.float64)
     if np.isinf(array).any():
         raise UserError(f"'{name[:80]}' has an infinity", hint="send finite numbers")
     return np.where(np.isnan(array), None, array).tolist() if np.isnan(array).any() else array.tolist()  # type: ignore[no-any-return, call-overload]

@@ -53,6 +53,8 @@ class InferRequest(msgspec.Struct, forbid_unknown_fields=True):
     id: str | UnsetType = UNSET
     parameters: dict[str, Any] | UnsetType = UNSET
     outputs: list[OutputRequest] | UnsetType = UNSET
+    model_name: str | UnsetType | None = UNSET
+    """Not in the protocol; the client of kserve sends it."""
 
 
 _DECODER = msgspec.json.Decoder(InferRequest)
@@ -86,6 +88,8 @@ class TensorReader:
         request: InferRequest = decode_json(_DECODER.decode, body)
         refuse_duplicate_keys(body, _num_strings(request))
         _refuse_what_is_not_done(request)
+        if request.model_name and request.model_name != self._app:
+            raise UserError(f"the body names the model '{request.model_name[:80]}', the path '{self._app}'")
         outputs = request.outputs or []
         unknown = [output.name for output in outputs if output.name not in self._outputs]
         if unknown:
@@ -151,6 +155,8 @@ def _listed(names: list[str]) -> str:
 def _num_strings(request: InferRequest) -> int:
     """Return how many strings the decoded request holds; see `refuse_duplicate_keys`."""
     count = 1 + (request.id is not UNSET) * 2 + _num_parameter_strings(request)
+    if request.model_name is not UNSET:
+        count += 1 + isinstance(request.model_name, str)
     for tensor in request.inputs:
         # The data is a list of scalars or is refused later, so each of its quotes belongs to a string.
         count += 5 + bool(bytes(tensor.data)) + _num_parameter_strings(tensor) + bytes(tensor.data).count(b'"') // 2

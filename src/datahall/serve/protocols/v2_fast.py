@@ -42,6 +42,7 @@ class Infer(msgspec.Struct, Generic[T], forbid_unknown_fields=True, gc=False):
     inputs: list[Tensor[T]]
     id: str | UnsetType = UNSET
     outputs: list[Output] | UnsetType = UNSET
+    model_name: str | UnsetType = UNSET
 
 
 _STRINGS_A_TENSOR = 6
@@ -53,6 +54,7 @@ class FastReader:
     """Reads the usual bodies for one manifest."""
 
     def __init__(self, manifest: BundleManifest, outputs: tuple[str, ...]) -> None:
+        self._app = manifest.app
         self._features = manifest.features
         self._names = [feature.name for feature in manifest.features]
         self._width = len(self._names)
@@ -80,6 +82,8 @@ class FastReader:
         if request.id is not UNSET:
             asked_id = request.id
             num_strings += 2
+        if request.model_name is not UNSET:
+            num_strings += 2
         if request.outputs is not UNSET:
             num_strings += 1 + 2 * len(request.outputs)
             names = tuple([output.name for output in request.outputs]) or names
@@ -92,7 +96,7 @@ class FastReader:
             if not self._all_numbers:
                 num_strings += sum([type(value) is str for tensor in inputs for value in tensor.data])
         # More quotes than strings: a key twice, or an escaped quote (see `refuse_duplicate_keys`).
-        if rows is None or body.count(b'"') != 2 * num_strings:
+        if rows is None or request.model_name not in (UNSET, self._app) or body.count(b'"') != 2 * num_strings:
             return None
         return Asked(rows, asked_id, names)
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from datahall.core.records import Task
-from datahall.train.models.base import Choice, Range, TrainableConfig
+from datahall.train.models.base import Choice, EstimatorConfig, Range
 
 
-class Boosting(TrainableConfig):
+class Boosting(EstimatorConfig):
     """Histogram gradient boosting (Ke et al. 2017, LightGBM; scikit-learn's implementation) for either task."""
 
     TASKS: ClassVar[tuple[Task, ...]] = ("classification", "regression")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from datahall.core.records import Task
-from datahall.train.models.base import Choice, Range, TrainableConfig
+from datahall.train.models.base import Choice, EstimatorConfig, Range
 
 if TYPE_CHECKING:  # an application file is checked without loading numpy
     import numpy as np
@@ -17,7 +17,7 @@ _LEAVES = 2_000
 """About how many leaves a tree has at most where `min_leaf_rows` is left out."""
 
 
-class Forest(TrainableConfig):
+class Forest(EstimatorConfig):
     """A random forest (Breiman 2001) for either task.
 
     On large tables each tree sees `tree_rows` drawn rows and its leaves hold more of them, so that the forest trains,

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from datahall.core.records import Task
-from datahall.train.models.base import Choice, Range, TrainableConfig
+from datahall.train.models.base import Choice, EstimatorConfig, Range
 
 
-class Logistic(TrainableConfig):
+class Logistic(EstimatorConfig):
     """Multinomial logistic regression with an L2 penalty; the seed changes nothing."""
 
     TASKS: ClassVar[tuple[Task, ...]] = ("classification",)

@@ -10,13 +10,13 @@ from pydantic import Field
 
 from datahall.core.records import Task
 from datahall.spec.kinds import Many
-from datahall.train.models.base import Choice, Range, TrainableConfig
+from datahall.train.models.base import Choice, EstimatorConfig, Range
 
 if TYPE_CHECKING:  # an application file is checked without loading numpy
     import numpy as np
 
 
-class Mlp(TrainableConfig):
+class Mlp(EstimatorConfig):
     """A multilayer perceptron with ReLU layers, fitted by Adam (Kingma and Ba 2015), for either task."""
 
     TASKS: ClassVar[tuple[Task, ...]] = ("classification", "regression")

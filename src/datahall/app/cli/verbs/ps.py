@@ -70,7 +70,7 @@ def _gateways(paths: HallPaths, state: SupervisorState | None) -> list[dict[str,
 
 def _line(name: str, gateway: GatewayState) -> dict[str, Any]:
     state = "not running" if not gateway.pid else "draining" if gateway.draining else "ready"
-    if gateway.pid and gateway.revision < 0:
+    if gateway.pid and not gateway.port:
         state = "starting"
     return {
         "id": name,
