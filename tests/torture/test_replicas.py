@@ -21,7 +21,8 @@ import pytest
 from datahall.core.canonical import digest_of
 from datahall.core.records import Route, RouteReplica
 from datahall.policy import health, retry
-from tests.serve.conftest import BOUND_SECONDS, World
+from datahall.serve.segment_files import read_segment, segment_files
+from tests.serve.conftest import ANSWER_KEY, BOUND_SECONDS, World
 from tests.torture.hall import ROOT, quantile
 from tests.torture.replica_main import MANIFEST
 
@@ -181,6 +182,11 @@ class Chaos:
             client.join(BOUND_SECONDS)
         return [problem for client in self.clients for problem in client.problems]
 
+    def num_records(self):
+        """How many answers the log holds."""
+        paths = segment_files(self.folder / "answers")
+        return sum(len(read_segment(path, ANSWER_KEY).answers) for path in paths)
+
     def told(self):
         """Return lines for people: how soon each fault was noticed, and how long clients waited."""
         lines = [
@@ -205,8 +211,11 @@ def torture(faults, seed):
             threading.Event().wait(draw.uniform(0, 0.2))
             chaos.round(draw.choice(chaos.replicas), fault)
         problems = chaos.end()
+        num_answers = sum(len(client.waited_s) for client in chaos.clients)
+        num_records = chaos.num_records()
         print(chaos.told())  # noqa: T201  (a failure shows it, and `make torture` tells it)
     assert problems == []
+    assert num_records == num_answers, "each is recorded once, however often it was asked"
     assert max(max(times) for times in chaos.ejected_s.values() if times) <= EJECTED_S
 
 
