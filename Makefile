@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test test-fast check format docs lock bench bench-serve conformance overload mutants torture clean preflight run-env test-env
+.PHONY: help demo test test-fast check format docs lock bench bench-serve conformance overload replay mutants torture clean preflight run-env test-env
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -49,10 +49,14 @@ bench: test-env ## measure what we claim about speed (on a quiet machine)
 	$(PY) benchmarks/batch_cap.py
 	$(PY) benchmarks/process_start.py
 	$(PY) benchmarks/answer_log.py
+	$(PY) benchmarks/cache.py
 	$(PY) benchmarks/acts.py
 	$(PY) benchmarks/ledger.py
 	$(PY) benchmarks/blobs.py
 	$(PY) benchmarks/postgres.py
+
+replay: test-env ## log 100,000 simulated decisions of all policies, take each again, and compare
+	$(PY) tools/replay.py
 
 PEERS ?= fastapi mlserver litserve mlflow bentoml ray
 SERVE ?=

@@ -5,8 +5,9 @@ import stat
 import msgspec
 import pytest
 
-from datahall.app.decisions import Decided, DecisionLog, read_decisions
+from datahall.app.decisions import DecisionLog, read_decisions
 from datahall.backends.db.telemetry import Telemetry
+from datahall.core.records import Decided
 
 
 @pytest.fixture

@@ -125,3 +125,10 @@ def test_whatever_happens_no_gateway_is_ever_sent_to_a_replica_that_was_stopped(
             len([r for r in replicas.values() if r.deployment == (deployments or [deployment()])[-1].id])
             <= num_replicas
         )
+
+
+def test_nothing_is_remembered_of_a_deployment_that_is_gone():
+    """Or the state, which is logged with each decision, would grow for as long as the hall lives."""
+    known, gone = Retry(num_failures=1, not_before_ns=9), Retry(num_failures=3, not_before_ns=9)
+    state, _, _ = act(view([deployment("dep_2")]), {"dep_2": known, "dep_1": gone}, now=1)
+    assert state == {"dep_2": known}

@@ -197,7 +197,15 @@ class World:
         self.keys[digest_bytes(text.encode())] = grant
 
     def deploy(
-        self, predictor, *, num_replicas=1, app="flowers", version="1.0.0", team="lab", protocols=("predict", "v2")
+        self,
+        predictor,
+        *,
+        num_replicas=1,
+        app="flowers",
+        version="1.0.0",
+        team="lab",
+        protocols=("predict", "v2"),
+        **route,
     ):
         names = [f"{app}-{version}-{index}" for index in range(num_replicas)]
         self.replicas.update({name: RunningReplica(self.folder, name, predictor) for name in names})
@@ -213,6 +221,7 @@ class World:
                 bundle=digest_of(predictor.manifest),
                 replicas=replicas,
                 protocols=protocols,
+                **route,
             )
         )
         return [self.replicas[name] for name in names]

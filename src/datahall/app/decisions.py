@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from datahall.backends.db.telemetry import Telemetry, kept_decisions
 from datahall.core.canonical import canonical_json
-
-
-class Decided(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a policy: its arguments as plain data, and what it answered."""
-
-    policy: str
-    """Name of the module in `datahall.policy`."""
-    state: Any
-    view: Any
-    event: Any
-    now: int
-    """As the policy was told it: nanoseconds of the monotonic clock for waits, since the epoch elsewhere."""
-    draw: float
-    new_state: Any
-    decision: Any
-    reason: str
+from datahall.core.records import Decided
+from datahall.serve.decisions import Logged
 
 
 class DecisionLog:
@@ -43,3 +28,9 @@ def read_decisions(path: Path) -> Iterator[Decided]:
     """Yield the decisions that the telemetry at `path` holds, oldest first. Raises sqlite3.Error where it cannot be read."""
     for body in kept_decisions(path):
         yield msgspec.json.decode(body, type=Decided)
+
+
+def logged_decisions(path: Path) -> Iterator[Logged]:
+    """Yield the same decisions with what is their policy's own still encoded as JSON, to be taken again."""
+    for body in kept_decisions(path):
+        yield msgspec.json.decode(body, type=Logged)

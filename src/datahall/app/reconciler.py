@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from datahall.app.contents import Manifests
-from datahall.app.decisions import Decided, DecisionLog
+from datahall.app.decisions import DecisionLog
 from datahall.app.environment import node_class
 from datahall.app.processes import started_at
 from datahall.app.replicas import Replicas, wait_ready, why_ended
@@ -22,6 +22,7 @@ from datahall.core.records import (
     ApiKey,
     Bundle,
     Change,
+    Decided,
     Deployment,
     EntryKind,
     Replica,
@@ -32,6 +33,7 @@ from datahall.deploy.admission import Admission
 from datahall.deploy.table import TABLE_ID, Rules, next_table, routed_by, routes_body, rules_of
 from datahall.policy import rollout
 from datahall.security.access import key_grants
+from datahall.serve.decisions import policy_code
 
 BUSY_S, IDLE_S, FAILING_S = 0.1, 0.5, 5.0
 """How long until the next round: after one that changed something, after one that found nothing to do, and at most
@@ -159,6 +161,7 @@ class Reconciler:
                     new_state=self._state,
                     decision=decision,
                     reason=reason,
+                    code=policy_code(),
                 )
             )
         return decision

@@ -205,6 +205,7 @@ def _gateways(
         control_address=str(paths.control_socket()),
         routes=str(paths.routes),
         answers=str(paths.answers),
+        decisions=str(paths.decisions),
         runtime=str(paths.runtime()),
         answer_key=keys.answer_key,
         routes_key=keys.routes_key,

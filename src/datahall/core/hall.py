@@ -34,6 +34,7 @@ class HallPaths:
         self.cache = self.root / "cache"
         self.keys = self.root / "keys"
         self.answers = self.root / "answers"
+        self.decisions = self.root / "decisions"
         self.logs = self.root / "logs"
         self.work = self.root / "work"
         self.reports = self.root / "reports"
@@ -59,7 +60,8 @@ class HallPaths:
 
         Raises UserError where a folder cannot be made or belongs to somebody else.
         """
-        for folder in (self.root, self.blobs, self.keys, self.answers, self.logs, self.work, self.reports):
+        private = (self.root, self.blobs, self.keys, self.answers, self.decisions, self.logs, self.work, self.reports)
+        for folder in private:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder.chmod(0o700)

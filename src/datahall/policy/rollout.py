@@ -89,7 +89,9 @@ def decide(
         state = {**state, event.deployment: _after_failure(state.get(event.deployment), now)}
     live = sorted((d for d in view.deployments if d.state == "live"), key=lambda d: d.id)
     ready = {d.id: _replicas(view, d.id, "ready") for d in view.deployments}
-    state = {key: retry for key, retry in state.items() if len(ready.get(key, ())) == 0 or retry.not_before_ns > now}
+    state = {
+        key: retry for key, retry in state.items() if key in ready and (not ready[key] or retry.not_before_ns > now)
+    }
 
     start: list[str] = []
     for deployment in live:

@@ -157,6 +157,8 @@ def _answer_link(answer: Answer) -> Link:
         "input": answer.input_digest,
         "output": answer.output_digest,
     }
+    if answer.cached_from:
+        facts["cached_from"] = answer.cached_from
     # Its id carries a MAC that was opened before anybody came here: that is its proof until its segment is sealed.
     return Link(noun="answer", id=answer.id, facts=facts, proven=True)
 

@@ -15,6 +15,7 @@ import msgspec
 from datahall.core.records import KeyGrant, Quota, Route, RouteTable, TeamRule
 from datahall.policy import admit, concurrency, rate, share
 from datahall.policy.concurrency import LimitState, LimitView, Window
+from datahall.serve.decisions import DecisionFiles, PolicyLog, log_of
 from datahall.serve.responses import Response, refusal
 
 _PRIORITIES: Final = {"high": 0, "normal": 1, "low": 2}
@@ -92,9 +93,13 @@ class _Account:
         """The rate's theoretical arrival time."""
         self.in_flight = 0
 
-    def follow(self, part: share.Part, now_ns: int) -> None:
+    def follow(self, newest: share.Part, now_ns: int, log: PolicyLog | None = None) -> None:
         """Take up the part of a new table, or let it grow when its time has come."""
-        self._holding, part, _ = share.decide(self._holding, part, None, now_ns, 0.0)
+        before = self._holding
+        answered = share.decide(before, newest, None, now_ns, 0.0)
+        self._holding, part, _ = answered
+        if log is not None and self._holding != before:
+            log.keep((before, newest, None, now_ns, 0.0), answered)
         self.concurrency = part.concurrency
         if self.rate is not None and part.rate is not None and self.rate != part.rate:
             self.tat_ns = rate.refit(self.tat_ns, self.rate, part.rate, now_ns)
@@ -107,12 +112,14 @@ class _Account:
         limit = self.rate
         return limit is None or 0 < limit.span_ns >= self.tat_ns + limit.interval_ns - now_ns
 
-    def ask(self, now_ns: int) -> tuple[int, int]:
+    def ask(self, now_ns: int, log: PolicyLog | None) -> tuple[int, int]:
         """Return the rate's state after one request, and how long it would have to wait."""
         if self.rate is None:
             return 0, 0
-        tat_ns, wait_ns, _ = rate.decide(self.tat_ns, self.rate, 1, now_ns, 0.0)
-        return tat_ns, wait_ns
+        answered = rate.decide(self.tat_ns, self.rate, 1, now_ns, 0.0)
+        if log is not None and log.due():
+            log.keep((self.tat_ns, self.rate, 1, now_ns, 0.0), answered)
+        return answered[0], answered[1]
 
 
 class _Team(_Account):
@@ -139,6 +146,7 @@ class _Gauge:
     __slots__ = (
         "_draw",
         "_due_ns",
+        "_log",
         "_num",
         "_settings",
         "_sum_ns",
@@ -151,9 +159,15 @@ class _Gauge:
     )
 
     def __init__(
-        self, view: LimitView, state: LimitState, settings: AdmissionSettings, draw: Callable[[], float], now_ns: int
+        self,
+        view: LimitView,
+        state: LimitState,
+        settings: AdmissionSettings,
+        draw: Callable[[], float],
+        log: PolicyLog | None,
+        now_ns: int,
     ) -> None:
-        self._view, self.state, self._settings, self._draw = view, state, settings, draw
+        self._view, self.state, self._settings, self._draw, self._log = view, state, settings, draw, log
         self.limit = int(state.limit)
         self.mean_ns = 0
         """Of the last window."""
@@ -189,15 +203,15 @@ class _Gauge:
         if self._num < settings.window_num and now_ns < self._due_ns + 9 * settings.window_ns:
             return
         window = Window(max(1.0, self._sum_ns / self._num), self.peak)
-        self.state, self.limit, _ = concurrency.decide(self.state, self._view, window, now_ns, self._draw())
+        before, draw = self.state, self._draw()
+        answered = concurrency.decide(before, self._view, window, now_ns, draw)
+        self.state, self.limit, _ = answered
+        if self._log is not None and (self._log.due() or self.state.probing != before.probing):
+            self._log.keep((before, self._view, window, now_ns, draw), answered)
         self.mean_ns = int(window.mean_ns)
         self.pace_ns = (now_ns - self._due_ns + settings.window_ns) // self._num
         self._sum_ns, self._num = 0.0, 0
         self._due_ns, self.peak = now_ns + settings.window_ns, in_flight
-
-
-Watch = Callable[[admit.AdmitView, admit.Arrival, int, float, admit.Admission, str], None]
-"""Called with the view, the event, the time, the draw, the decision and its reason."""
 
 
 class Admission:
@@ -209,11 +223,13 @@ class Admission:
         *,
         rank: int = 0,
         draw: Callable[[], float] = random.random,
-        watch: Watch | None = None,
+        decisions: DecisionFiles | None = None,
     ) -> None:
-        """Start empty. `rank` is this gateway's among those that share the quotas; `watch` is shown each decision."""
+        """Start empty. `rank` is this gateway's among those that share the quotas; `decisions` keeps some of what is decided."""
         self.settings = settings or AdmissionSettings()
-        self.watch = watch
+        self._log, self._rate_log, self._share_log, self._limit_log = (
+            log_of(decisions, name) for name in ("admit", "rate", "share", "concurrency")
+        )
         self._rank, self._draw = rank, draw
         self._num_gateways = 1
         self._rules: dict[str, TeamRule] = {}
@@ -226,7 +242,7 @@ class Admission:
         self._active_weight = 0
         """Of the teams that have requests in flight, in thousandths."""
         first = LimitState(float(self.settings.hall.calm), _AS_USUAL_NS)
-        self._hall = _Gauge(self.settings.hall, first, self.settings, draw, 0)
+        self._hall = _Gauge(self.settings.hall, first, self.settings, draw, self._limit_log, 0)
 
     @property
     def num_in_flight(self) -> int:
@@ -244,7 +260,7 @@ class Admission:
             self._revision = table.revision
             self._read(table, now_ns)
         for account, part in self._parts.items():
-            account.follow(part, now_ns)
+            account.follow(part, now_ns, self._share_log)
 
     def shed(self, grant: KeyGrant, route: Route, now_ns: int) -> Refusal | None:
         """Return why a request could not come in now, None where it may: asked by its headers, it costs nothing."""
@@ -296,8 +312,8 @@ class Admission:
         self, grant: KeyGrant, team: _Team, app: _App, now_ns: int, deadline_ns: int
     ) -> tuple[admit.Admission, str, int, int]:
         """Return the decision, its reason, and the states of both rates as they would be after it."""
-        team_tat_ns, team_wait_ns = team.ask(now_ns)
-        app_tat_ns, app_wait_ns = app.ask(now_ns)
+        team_tat_ns, team_wait_ns = team.ask(now_ns, self._rate_log)
+        app_tat_ns, app_wait_ns = app.ask(now_ns, self._rate_log)
         active = self._active_weight if team.in_flight else self._active_weight + team.weight
         view = admit.AdmitView(
             team_wait_ns,
@@ -314,9 +330,13 @@ class Admission:
             self._hall.limit * team.weight // active or 1,
         )
         event, draw = admit.Arrival(grant.priority, deadline_ns), self._draw()
-        _, decision, reason = admit.decide(None, view, event, now_ns, draw)
-        if self.watch is not None:
-            self.watch(view, event, now_ns, draw, decision, reason)
+        answered = admit.decide(None, view, event, now_ns, draw)
+        _, decision, reason = answered
+        if self._log is not None:
+            if decision is not admit.ADMITTED:
+                self._log.keep_some((None, view, event, now_ns, draw), answered)
+            elif self._log.due():
+                self._log.keep((None, view, event, now_ns, draw), answered)
         if decision is not admit.ADMITTED:
             return decision, reason, team.tat_ns, app.tat_ns
         return decision, reason, team_tat_ns, app_tat_ns
@@ -368,7 +388,7 @@ class Admission:
         app = self._apps.get((route.team, route.app))
         if app is None:
             first = LimitState(float(self.settings.app.calm))
-            gauge = _Gauge(self.settings.app, first, self.settings, self._draw, now_ns)
+            gauge = _Gauge(self.settings.app, first, self.settings, self._draw, self._limit_log, now_ns)
             app = self._apps[(route.team, route.app)] = _App(gauge, route.deployment)
             app.follow(self._part(route.quota), now_ns)
         return app

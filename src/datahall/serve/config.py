@@ -6,6 +6,8 @@ import msgspec
 
 from datahall.serve.admission import AdmissionSettings
 from datahall.serve.batch import BatchSettings
+from datahall.serve.cache import MAX_CACHE_BYTES
+from datahall.serve.decisions import MAX_DECISION_BYTES
 
 
 class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The signed route table that control publishes."""
     answers: str
     """Folder of the answer log."""
+    decisions: str | None = None
+    """Folder of the files of decisions; None keeps none."""
     runtime: str
     """Folder in which `gateway-<id>.json` tells which revision of the routes is in use."""
     answer_key: bytes
@@ -88,5 +92,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     limits: GatewayLimits = GatewayLimits()
     admission: AdmissionSettings = AdmissionSettings()
     batch: BatchSettings = BatchSettings()
+    cache_bytes: int = MAX_CACHE_BYTES
+    """What the response cache may take in memory."""
+    decision_bytes: int = MAX_DECISION_BYTES
+    """What this gateway's files of decisions may take together."""
     poll_seconds: float = 0.2
     sync_seconds: float = 0.1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from datahall.core.records import RouteReplica
 from datahall.policy import health, route
+from datahall.serve.decisions import PolicyLog
 from datahall.serve.link import Link
 from datahall.serve.pace import Pace
 
@@ -60,9 +61,12 @@ class Port:
 class Fleet:
     """The ports of one lane. Every method's time is an argument, in nanoseconds of a monotonic clock."""
 
-    def __init__(self, *, draw: Draw, changed: Callable[[], None], decided: Decided | None) -> None:
+    def __init__(
+        self, *, draw: Draw, changed: Callable[[], None], decided: Decided | None, log: PolicyLog | None
+    ) -> None:
+        """`log` keeps some of the choices of a replica."""
         self.ports: dict[str, Port] = {}
-        self._draw, self._changed, self._decided = draw, changed, decided
+        self._draw, self._changed, self._decided, self._log = draw, changed, decided, log
 
     @property
     def num_ready(self) -> int:
@@ -110,8 +114,11 @@ class Fleet:
             )
             for port in idle
         )
-        _, chosen, _ = route.decide(None, route.RouteView(candidates), route.Batch(num_rows), now_ns, self._draw())
-        return self.ports[chosen]
+        view, event, draw = route.RouteView(candidates), route.Batch(num_rows), self._draw()
+        answered = route.decide(None, view, event, now_ns, draw)
+        if self._log is not None and self._log.due():
+            self._log.keep((None, view, event, now_ns, draw), answered)
+        return self.ports[answered[1]]
 
     def usual_ns(self, port: Port, num_rows: int) -> float:
         """Return the (lower) median of its healthy siblings' times for a batch of that size; 0 where nobody knows."""

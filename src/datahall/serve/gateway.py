@@ -23,8 +23,11 @@ from datahall.core.records import KeyGrant
 from datahall.policy import shed
 from datahall.serve.access import authenticate, authorize, only_app
 from datahall.serve.admission import Admission, Refusal
+from datahall.serve.cache import Scope
+from datahall.serve.cached import AnswerCache
 from datahall.serve.config import GatewayConfig
 from datahall.serve.confirm import Freshness
+from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.door import Board, Door
 from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
@@ -55,20 +58,29 @@ class Gateway:
         self.draining = False
         self.port = 0
         self._clock = clock
-        self._recorder = Recorder(config, clock)
+        self._decisions = _decision_files(config)
+        self._shed_log = log_of(self._decisions, "shed")
+        self._cache = AnswerCache(config.cache_bytes, log=log_of(self._decisions, "cache"))
+        self._recorder = Recorder(config, clock, self._cache)
         if self._recorder.num_torn_bytes:
             _LOG.warning("the answer log ended in %d bytes that are no record", self._recorder.num_torn_bytes)
         self._follower = Follower(
             source or FileRouteSource(Path(config.routes), config.route_keys, config.routes_key),
             make_lane=lambda route: Lane(
-                route, connect=connect, clock=clock, settings=config.batch, answered=self._answered
+                route,
+                connect=connect,
+                clock=clock,
+                settings=config.batch,
+                answered=self._answered,
+                decided=self._decisions.decided if self._decisions is not None else None,
+                decisions=self._decisions,
             ),
             clock=clock,
             switch_seconds=config.limits.switch_seconds,
             adopted=self._adopted,
             freshness=Freshness(Path(config.routes), config.route_keys, clock, config.auth_stale_seconds),
         )
-        self._admission = Admission(config.admission, rank=config.place)
+        self._admission = Admission(config.admission, rank=config.place, decisions=self._decisions)
         self._connections: set[Connection] = set()
         self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
@@ -93,6 +105,7 @@ class Gateway:
         self._timers = [
             loop.create_task(_every(self.config.poll_seconds, self._follow)),
             loop.create_task(_every(self.config.sync_seconds, self._recorder.tick)),
+            loop.create_task(_every(self.config.sync_seconds, self._tick)),
             loop.create_task(_every(sweep, self._sweep)),
         ]
         await self._reach()
@@ -139,6 +152,8 @@ class Gateway:
             connection.abort()
         await asyncio.sleep(0)
         self._recorder.close()
+        if self._decisions is not None:
+            self._decisions.close()
         (Path(self.config.runtime) / f"gateway-{self.config.gateway}.json").unlink(missing_ok=True)
 
     async def _hand_over(self) -> None:
@@ -187,7 +202,10 @@ class Gateway:
             raise HttpError(refused)
         if (no_room := self._admission.shed(grant, lane.route, self._clock.monotonic_ns())) is not None:
             raise HttpError(no_room.response)
-        answer, holds = self._asking(speech, num_json_bytes, grant, lane)
+        # Two bodies of the same bytes may mean two things where they are cut elsewhere.
+        cut = "" if num_json_bytes is None else num_json_bytes.decode("latin-1")
+        scope = self._cache.scope_of(request, grant, lane.route, found.route.protocol, cut)
+        answer, holds = self._asking(speech, num_json_bytes, grant, lane, scope)
         return Plan(self.limits.max_body_bytes, answer, holds=holds)
 
     def hold(self, num_bytes: int) -> bool:
@@ -203,9 +221,12 @@ class Gateway:
 
     def shed(self, num_in_a_row: int) -> shed.Shed:
         """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
-        event = shed.Refused(num_in_a_row)
-        self._shedding, what, _ = shed.decide(self._shedding, self._shed_view, event, self._clock.monotonic_ns(), 0.0)
-        return what
+        before, event, now_ns = self._shedding, shed.Refused(num_in_a_row), self._clock.monotonic_ns()
+        answered = shed.decide(before, self._shed_view, event, now_ns, 0.0)
+        if self._shed_log is not None and self._shed_log.due():
+            self._shed_log.keep((before, self._shed_view, event, now_ns, 0.0), answered)
+        self._shedding = answered[0]
+        return answered[1]
 
     def opened(self, connection: Connection) -> bool:
         """Take a connection in; False where there are too many."""
@@ -259,7 +280,7 @@ class Gateway:
         return None
 
     def _asking(
-        self, speech: Speech, num_json_bytes: bytes | None, grant: KeyGrant, lane: Lane
+        self, speech: Speech, num_json_bytes: bytes | None, grant: KeyGrant, lane: Lane, scope: Scope | None
     ) -> tuple[Callable[[bytes, Slot], None], Callable[[], bool]]:
         """Return what answers a body, and whether a request with the same head would be decided on alike by now."""
         follower, index = self._follower, self._follower.index
@@ -272,7 +293,7 @@ class Gateway:
         def answer(body: bytes, slot: Slot) -> None:
             refused = self._refused(lane)
             if refused is None:
-                self._ask(body, slot, grant, lane, speech, read)
+                self._ask(body, slot, grant, lane, speech, read, scope)
             else:
                 slot.respond(refused if speech.tell is None else speech.tell(refused))
 
@@ -283,7 +304,14 @@ class Gateway:
         return answer, holds
 
     def _ask(
-        self, body: bytes, slot: Slot, grant: KeyGrant, lane: Lane, speech: Speech, read: Callable[[bytes], Asked]
+        self,
+        body: bytes,
+        slot: Slot,
+        grant: KeyGrant,
+        lane: Lane,
+        speech: Speech,
+        read: Callable[[bytes], Asked],
+        scope: Scope | None,
     ) -> None:
         started_ns = self._clock.monotonic_ns()
         deadline_ns = started_ns + self._answer_ns
@@ -291,10 +319,18 @@ class Gateway:
         if isinstance(place, Refusal):
             slot.respond(place.response if speech.tell is None else speech.tell(place.response))
             return
+        key = kept = None
+        if scope is not None:
+            key = scope.key(body)
+            kept = self._cache.get(key, seconds=lane.route.cache_seconds, now_ns=started_ns)
         try:
-            asked = read(body)
+            asked = read(body) if kept is None else kept.asked
             salt = self._recorder.draw_salt()
-            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked, speech, place)
+            ticket = Ticket(slot, grant, salt, salted_digest(salt, body), started_ns, asked, speech, place, key)
+            if kept is not None:
+                place.leave(started_ns, sample_ns=None)
+                slot.respond(self._recorder.repeat(lane.route, lane.revision, ticket, kept))
+                return
             lane.offer(Call(asked.rows, deadline_ns, ticket))
         except DatahallError as error:
             place.leave(started_ns, sample_ns=None)
@@ -326,10 +362,21 @@ class Gateway:
             "revision": self._follower.revision,
             "draining": self.draining,
             "problem": self._follower.problem,
+            "cache": self._cache.stats(),
+            "decisions": self._decisions.stats() if self._decisions is not None else None,
         }
         return json_response(body, status=200 if ready else 503)
 
+    async def _tick(self) -> None:
+        """Forget what has expired, and hand decisions to the kernel without holding up answers."""
+        now_ns = self._clock.monotonic_ns()
+        self._cache.tick(now_ns)
+        if self._decisions is not None and (work := self._decisions.flush(now_ns)) is not None:
+            await asyncio.get_running_loop().run_in_executor(None, work)
+
     def _adopted(self) -> None:
+        if self._follower.index is not None:
+            self._cache.keep_only({route.deployment for route in self._follower.index.table.routes})
         if self.port:
             self._acknowledge()
 
@@ -380,6 +427,12 @@ def _stale(seconds: float) -> Response:
         "start control again, its log says what is wrong: datahall logs control",
         headers=(("Retry-After", "60"),),
     )
+
+
+def _decision_files(config: GatewayConfig) -> DecisionFiles | None:
+    if config.decisions is None:
+        return None
+    return DecisionFiles(Path(config.decisions), config.gateway, max_bytes=config.decision_bytes)
 
 
 def _listening(descriptor: int) -> socket.socket:

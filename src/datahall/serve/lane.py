@@ -16,6 +16,7 @@ from datahall.core.ports import Clock
 from datahall.core.records import Route, RouteReplica
 from datahall.policy import health, retry
 from datahall.serve.batch import BatchQueue, BatchSettings, Item
+from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.fleet import Decided, Draw, Fleet, Port, uniform
 from datahall.serve.link import Connect, Outcome
 from datahall.serve.pace import Tail
@@ -101,10 +102,13 @@ class Lane:
         settings: BatchSettings,
         answered: Answered,
         decided: Decided | None = None,
+        decisions: DecisionFiles | None = None,
         draw: Draw = uniform,
         timers: Timers | None = None,
     ) -> None:
-        """Connect to the route's replicas. `decided` is told whenever a replica's health changes its state."""
+        """Connect to the route's replicas. `decided` is told whenever a replica's health changes its state; of other
+        decisions `decisions` keeps some.
+        """
         self.route = route
         self.revision = -1
         """The newest revision of the routes in which this deployment is: while it drains, no longer the one in use."""
@@ -112,7 +116,8 @@ class Lane:
         self.num_open = 0
         self._connect, self._clock, self._answered = connect, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)
-        self._fleet = Fleet(draw=draw, changed=self._changed, decided=decided)
+        self._log = log_of(decisions, "retry")
+        self._fleet = Fleet(draw=draw, changed=self._changed, decided=decided, log=log_of(decisions, "route"))
         self._flights: dict[Flight, None] = {}
         self._late: dict[Flight, None] = {}
         """Those of the flights whose batch waits for an idle replica that answers it sooner."""
@@ -312,8 +317,12 @@ class Lane:
             reserve=RESERVE_BATCHES * self._queue.settings.max_rows,
         )
         self._num_new = 0
-        self._budget, decision, _ = retry.decide(self._budget, view, retry.Trouble(why), now, 0.0)
-        return decision == "again"
+        before, event = self._budget, retry.Trouble(why)
+        answered = retry.decide(before, view, event, now, 0.0)
+        if self._log is not None:
+            self._log.keep_some((before, view, event, now, 0.0), answered)
+        self._budget = answered[0]
+        return answered[1] == "again"
 
     def _look_at(self, at_ns: int, now: int) -> None:
         if self._watch is not None:

@@ -15,6 +15,7 @@ from datahall.core.ports import Clock
 from datahall.core.records import Answer, KeyGrant, Route
 from datahall.serve.admission import Place
 from datahall.serve.answers import answer_ids
+from datahall.serve.cached import AnswerCache, Kept, keep
 from datahall.serve.config import GatewayConfig
 from datahall.serve.exchange import Slot
 from datahall.serve.lane import Call
@@ -26,6 +27,7 @@ from datahall.serve.responses import JSON_TYPE, Response, from_error, refusal
 from datahall.serve.segments import AnswerLog
 
 ID_HEADER = "Datahall-Answer-Id"
+CACHE_HIT = ("Datahall-Cache", "hit")
 _ID_HEADER = ID_HEADER.encode()
 _SALT_BYTES = 16
 
@@ -43,6 +45,8 @@ class Ticket(msgspec.Struct, gc=False):
     speech: Speech
     place: Place
     """Among the requests in flight."""
+    cache_key: bytes | None = None
+    """Under which the result may be given again; None where it may not."""
 
     def leave(self, now_ns: int, *, failed: bool) -> None:
         """Give the place back: there is an answer, or there will be none."""
@@ -62,14 +66,16 @@ class Origin(NamedTuple):
     replica: str
     at_ns: int
     monotonic_ns: int
+    cached_from: str = ""
 
 
 class Recorder:
     """Gives answers their ids and writes the answer log."""
 
-    def __init__(self, config: GatewayConfig, clock: Clock) -> None:
+    def __init__(self, config: GatewayConfig, clock: Clock, cache: AnswerCache) -> None:
         self._config = config
         self._clock = clock
+        self._cache = cache
         self._make_id = answer_ids(config.gateway, config.answer_key)
         self._salts, self._num_salt_bytes = b"", 0
         # Only differences matter to the log, so it is given a clock that nobody can set.
@@ -111,6 +117,7 @@ class Recorder:
         responses: list[tuple[Slot, Response]] = []
         records: list[Answer] = []
         answered: list[tuple[Ticket, Response]] = []
+        kept: list[tuple[bytes, Kept]] = []
         first, start = self._log.next_sequence, 0
         for call in calls:
             ticket, stop = cast("Ticket", call.context), start + call.num_rows
@@ -119,6 +126,9 @@ class Recorder:
             except DatahallError as error:
                 responses.append(_failed(ticket, error))
                 continue
+            else:
+                if ticket.cache_key is not None:
+                    kept.append((ticket.cache_key, keep(prepared, start, stop, ticket.asked, record)))
             finally:
                 start = stop
             records.append(record)
@@ -128,7 +138,20 @@ class Recorder:
                 self._log.append(records)
             except UnavailableError as error:
                 return responses + [_failed(ticket, error) for ticket, _ in answered]
+        for key, one in kept:
+            self._cache.keep(key, one, route, origin.monotonic_ns)
         return responses + [(ticket.slot, response) for ticket, response in answered]
+
+    def repeat(self, route: Route, revision: int, ticket: Ticket, kept: Kept) -> Response:
+        """Return a kept result as an answer of its own, with its own id and record, which names the first such answer."""
+        now_ns, monotonic_ns = self._clock.now_ns(), self._clock.monotonic_ns()
+        origin = Origin(route, revision, kept.replica, now_ns, monotonic_ns, kept.answer_id)
+        try:
+            record, response = self._answer(origin, ticket, self._log.next_sequence, kept.prepared, 0, kept.num_rows)
+            self._log.append([record])
+        except DatahallError as error:
+            return _failed(ticket, error)[1]
+        return msgspec.structs.replace(response, headers=(CACHE_HIT,))
 
     async def tick(self) -> None:
         """Make what was answered durable, without holding up answers, and rotate; called every 100 ms."""
@@ -173,6 +196,7 @@ class Recorder:
             output_digest=salted_digest(ticket.salt, body),
             num_rows=stop - start,
             latency_us=(origin.monotonic_ns - ticket.started_ns) // 1000,
+            cached_from=origin.cached_from,
         )
         return record, Response(200, body, lines=lines, content_type=JSON_TYPE if write_binary is None else BINARY_TYPE)
 

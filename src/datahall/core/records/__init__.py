@@ -5,6 +5,7 @@ from datahall.core.records.app import App, Task
 from datahall.core.records.artifact import Artifact, Grant, Tree
 from datahall.core.records.base import R, Record
 from datahall.core.records.bundle import Bundle, BundleManifest, EngineName
+from datahall.core.records.decided import Decided
 from datahall.core.records.deployment import (
     Deployment,
     KeyGrant,
@@ -73,6 +74,7 @@ __all__ = [
     "Claim",
     "Column",
     "ColumnKind",
+    "Decided",
     "Deployment",
     "EngineName",
     "Entry",

@@ -9,11 +9,11 @@ import msgspec
 from datahall.core.records.base import Record
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A record of the answer log; `id` is what the client was given.
 
     Inputs and outputs appear only as digests keyed with `salt`: without the salt, which erasure removes,
-    nobody can test a guess against them.
+    nobody can test a guess against them. What has its default is not written, so older records read alike.
     """
 
     id: str
@@ -33,6 +33,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     output_digest: str
     num_rows: int
     latency_us: int
+    cached_from: str = ""
+    """The answer whose result was given again, by its id; empty where the replica worked it out for this one."""
 
 
 class AnswerSegment(Record, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from datahall.app.cli.progress import PlainProgress, RichProgress
 from datahall.app.cli.show import AsJson, console, print_json, size
 from datahall.app.events import StepProgressed
 from datahall.app.origin import origin_of
+from datahall.app.replay import Replayed, replay_hall
 from datahall.app.scrubbing import Scrubbed, scrub_hall
 from datahall.app.settings import Settings, read_settings
 from datahall.app.stores import database_file, open_truth, open_witness
@@ -41,6 +42,9 @@ def verify(
     objects: Annotated[
         bool, typer.Option("--objects", help="Read every stored object too: each frame and each digest. Takes a while.")
     ] = False,
+    decisions: Annotated[
+        bool, typer.Option("--decisions", help="Take every logged decision again too: the same must come of it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the whole ledger, and everything it speaks of, against the newest tree head witnessed outside the hall."""
@@ -56,11 +60,13 @@ def verify(
     with database_file(settings, paths, clock, keys) as database:
         report = verify_hall(database, signer.public_key, [held] if held else [])
         scrubbed = _scrub(database, settings, paths, keys, as_json=as_json) if objects else None
-    ok = report.ok and not (scrubbed and scrubbed.problems)
+    replayed = replay_hall(paths) if decisions else None
+    ok = report.ok and not (scrubbed and scrubbed.problems) and not (replayed and replayed.faults)
     if as_json:
-        print_json({**report.as_dict(), "ok": ok, "objects": scrubbed.teams if scrubbed else None})
+        said = {"objects": scrubbed.teams if scrubbed else None, "decisions": replayed.as_dict() if replayed else None}
+        print_json({**report.as_dict(), "ok": ok, **said})
         raise typer.Exit(0 if ok else 1)
-    _say(report, scrubbed)
+    _say(report, scrubbed, replayed)
     raise typer.Exit(0 if ok else 1)
 
 
@@ -78,7 +84,7 @@ def _scrub(database: Path, settings: Settings, paths: HallPaths, keys: KeyRing, 
             return scrub_hall(catalogue, open_truth(settings, paths), keys, paths, told)
 
 
-def _say(report: Report, scrubbed: Scrubbed | None) -> None:
+def _say(report: Report, scrubbed: Scrubbed | None, replayed: Replayed | None) -> None:
     out = console()
     out.print(
         f"{report.num_entries:,} entries, {report.size:,} under a signed checkpoint; {report.num_records:,} records"
@@ -95,7 +101,23 @@ def _say(report: Report, scrubbed: Scrubbed | None) -> None:
         out.print(f"{scrubbed.num_objects:,} objects, {size(scrubbed.num_bytes)}, read to the last byte")
     for problem in problems:
         out.print(f"[red]problem:[/red] {escape(problem)}")
-    num_problems = len(report.problems) + len(problems)
+    faults = [] if replayed is None else _say_replayed(replayed)
+    num_problems = len(report.problems) + len(problems) + len(faults)
     out.print(
         "[green]verified[/green]: nothing was changed" if not num_problems else f"[red]{num_problems} problem(s)[/red]"
     )
+
+
+def _say_replayed(replayed: Replayed) -> list[str]:
+    out = console()
+    out.print(f"replayed {replayed.num_decisions:,} decisions, {len(replayed.differences):,} differ")
+    if replayed.num_other_code:
+        out.print(
+            f"{replayed.num_other_code:,} of them were taken by other policies than those installed, which would take "
+            f"{replayed.num_other_code_differing:,} otherwise"
+        )
+    if replayed.num_lost_bytes:
+        out.print(f"{replayed.num_lost_bytes:,} bytes are no whole decisions, as after a crash, and were passed over")
+    for fault in replayed.faults:
+        out.print(f"[red]problem:[/red] {escape(fault)}")
+    return replayed.faults
