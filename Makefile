@@ -63,6 +63,7 @@ SERVE ?=
 
 bench-serve: run-env ## the gateway beside other servers of models, which it installs (PEERS= for none)
 	$(PY) -m benchmarks.serving --peers "$(PEERS)" $(SERVE)
+
 OVERLOAD ?=
 
 overload: run-env ## what is still answered at 2, 5 and 10 times the peak (on a quiet machine)
@@ -80,9 +81,9 @@ torture: test-env ## the long tests of faults: 1,000 power cuts, 1,000 flipped b
 lock: run-env ## resolve the packages anew and write requirements/ (needs a network)
 	$(PY) tools/lock.py
 
-clean: ## remove .venv and every cache (halls stay)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
-	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+clean: ## remove every environment and cache (halls stay)
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 preflight:
 	@command -v "$(PYTHON)" >/dev/null || { \

@@ -121,8 +121,8 @@ POST /api/v1/runs admin
 
 
 SETTINGS = (
-    "database database_password_env blobs cache_bytes witness gateways auth_stale_hours objects.endpoint objects.region "
-    "objects.access_key_id objects.secret_access_key_env objects.secret_access_key teams.<name>.rate_per_s "
+    "database database_password_env blobs cache_bytes witness gateways response_cache_mb auth_stale_hours objects.endpoint "
+    "objects.region objects.access_key_id objects.secret_access_key_env objects.secret_access_key teams.<name>.rate_per_s "
     "teams.<name>.burst teams.<name>.concurrency teams.<name>.weight"
 )
 

@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +18,9 @@ from datahall.backends.transport.unix import UnixAnswerer
 from datahall.core.hall import HallPaths
 from datahall.core.records import Bundle, Deployment
 from datahall.engines.open import open_predictor
+from datahall.serve.calibration import SIZES, calibrate
+from datahall.serve.replica import warm_up
 
-NUM_ROWS = (1, 4, 8, 16, 20, 32, 64, 128, 256)
 _CALLS = 60
 
 
@@ -53,28 +55,39 @@ def replica_starts(made: Hall, *, core: int, count: int) -> list[float]:
     return found
 
 
-def batches(made: Hall, *, core: int) -> dict[int, float]:
-    """Return the median microseconds a row of one call with each number of rows, in this process on one core."""
-    columns = _columns(made.table)
+class Batches(NamedTuple):
+    """A model at growing batches, in this process on one core."""
+
+    row_us: dict[int, float]
+    """The number of rows of a call to the median microseconds a row; every call has other rows than the last."""
+    cap: int
+    """The number of rows at which a replica of it aims, from the measurement of its own start."""
+
+
+def batches(made: Hall, *, core: int) -> Batches:
+    """Measure the model of a hall that does not run, in the way in which a replica calls it."""
+    table = np.column_stack(list(_columns(made.table).values()))
     with open_hall(HallPaths(made.folder)) as hall:
         deployment = hall.catalogue.find(Deployment, state="live")[0]
         packed = hall.vault.read(deployment.team, hall.catalogue.get(Bundle, deployment.bundle).artifact)
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
-        predictor = open_predictor(packed, num_threads=1)
+        predictor: Any = open_predictor(packed, num_threads=1)
+        cap = calibrate(warm_up(predictor))
         found = {}
-        for num_rows in NUM_ROWS:
-            batch = {name: values[:num_rows] for name, values in columns.items()}
+        for num_rows in SIZES:
             took = []
-            for _ in range(_CALLS):
+            for call in range(_CALLS):
+                start = call * num_rows % (len(table) - num_rows)
+                rows = table[start : start + num_rows].copy()
                 began = time.perf_counter_ns()
-                predictor.predict(batch)
+                predictor.predict_table(rows)
                 took.append(time.perf_counter_ns() - began)
             found[num_rows] = statistics.median(took) / 1000 / num_rows
     finally:
         os.sched_setaffinity(0, before)
-    return found
+    return Batches(found, cap)
 
 
 def _columns(table: Path) -> dict[str, np.ndarray]:

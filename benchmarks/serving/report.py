@@ -134,7 +134,7 @@ def _duties(results: Results) -> Iterator[str]:
 
 def _batches(results: Results) -> Iterator[str]:
     if results.rows_us:
-        yield "microseconds a row, by the rows of a call"
+        yield "microseconds a row of the model alone, by the rows of a call"
     for model, rows in results.rows_us.items():
         yield f"  {MODELS[model]:<40}" + "  ".join(f"{number}: {cost:.2f}" for number, cost in rows.items())
 

@@ -48,6 +48,8 @@ class Results(msgspec.Struct, kw_only=True):
     duties_us: dict[str, float] = {}
     rows_us: dict[str, dict[int, float]] = {}
     """Model to the number of rows of a call to microseconds a row."""
+    caps: dict[str, int] = {}
+    """Model to the number of rows at which its replicas aim."""
     replica_cold_start_s: list[float] = []
     missing: dict[str, str] = {}
     """What was not measured, and why."""

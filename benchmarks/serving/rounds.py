@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from benchmarks.serving.drive import load
 from benchmarks.serving.hall import Hall
 from benchmarks.serving.machine import pss_mb
 from benchmarks.serving.results import Crowd, Results, Sample
-from benchmarks.serving.servers import ECHOES, Running, StartError, WrongAnswerError, echo, peer
+from benchmarks.serving.servers import ECHOES, PEERS, Running, StartError, WrongAnswerError, echo, peer
 
 ALL = (1, 16, 64, 256)
 CROWD = 1500
@@ -40,6 +39,8 @@ class Contestant(NamedTuple):
     model: str
     levels: tuple[int, ...]
     start: Callable[[], AbstractContextManager[Running]]
+    fresh: bool = False
+    """Whether each request has a header that no other one has, whatever the others have."""
 
 
 def contestants(peers: list[str], *, cores: tuple[int, int], environments: Path, build: Path) -> list[Contestant]:
@@ -64,6 +65,7 @@ def contestants(peers: list[str], *, cores: tuple[int, int], environments: Path,
     for number, (server, case, num_gateways, levels) in enumerate(_HALLS):
         model = "wide" if case.name.startswith("wide") else case.template
         found.append(Contestant(server, model, levels, hall(number, one if num_gateways == 1 else both)))
+    found.append(Contestant("datahall, new heads", "digits", (64,), hall(0, one), fresh=True))
     found += [Contestant(name, "digits", ALL, other(name, "digits")) for name in peers]
     found += [Contestant(name, "tumours", (1, 64), other(name, "tumours")) for name in peers]
     return found
@@ -103,21 +105,26 @@ def play(
 
 
 def crowd(able: list[Contestant], results: Results, *, core: int) -> None:
-    """Put far more connections than usual before each server once, and see what is left of it."""
+    """Put far more connections than usual before the hall and each peer once, and see what is left of them."""
     for each in able:
-        if each.model != "digits" or each.server in ECHOES or "," in each.server:
+        if each.model != "digits" or each.server not in ("datahall", *PEERS):
             continue
-        with contextlib.suppress(StartError, WrongAnswerError), each.start() as server:
-            before = server.tree.pss_mb()
-            level = load(server, CROWD, seconds=_CROWD_SECONDS, core=core, timeout_s=_CROWD_TIMEOUT_S)
-            recovery_s = server.seconds_to_answer()
-            growth_mb = server.tree.pss_mb() - before
-            results.crowds.append(Crowd(server=each.server, level=level, recovery_s=recovery_s, growth_mb=growth_mb))
-            print(f"  {CROWD} connections: {each.server}: {level.answers_per_s:,.0f}/s", flush=True)
+        try:
+            with each.start() as server:
+                before = server.tree.pss_mb()
+                level = load(server, CROWD, seconds=_CROWD_SECONDS, core=core, timeout_s=_CROWD_TIMEOUT_S)
+                recovery_s = server.seconds_to_answer()
+                growth_mb = server.tree.pss_mb() - before
+        except (StartError, WrongAnswerError, RuntimeError) as error:
+            results.missing[f"{each.server}, {CROWD} connections"] = str(error)
+            continue
+        results.crowds.append(Crowd(server=each.server, level=level, recovery_s=recovery_s, growth_mb=growth_mb))
+        print(f"  {CROWD} connections: {each.server}: {level.answers_per_s:,.0f}/s", flush=True)
 
 
 def _sample(each: Contestant, server: Running, number: int, *, seconds: int, core: int, fresh: bool) -> Sample:
     memory, processes = server.tree.pss_mb(), len(server.tree.pids())
+    fresh = fresh or each.fresh
     levels = tuple(load(server, level, seconds=seconds, core=core, fresh=fresh) for level in each.levels)
     _, body = server.target.ask()
     server.target.check(body)  # right after the load too

@@ -21,9 +21,9 @@ from datahall.policy import rollout
 from datahall.serve.decisions import DecisionFiles, decision_files, policy_code
 
 MUTANTS = {
-    "admit": ("view.peers_in_flight <= view.app_limit // 16", "view.peers_in_flight < view.app_limit // 16"),
+    "admit": ("16 * view.peers_in_flight < view.app_limit", "16 * view.peers_in_flight <= view.app_limit"),
     "cache": ("candidate.frequency > frequency and enough", "candidate.frequency >= frequency and enough"),
-    "concurrency": ("math.sqrt(state.limit)", "math.sqrt(state.limit + 1)"),
+    "concurrency": ("math.sqrt(used)", "math.sqrt(used + 1)"),
     "health": ("state.num_failures >= NUM_FAILURES", "state.num_failures > NUM_FAILURES"),
     "rate": ("if cost_ns > view.span_ns:", "if cost_ns >= view.span_ns:"),
     "retry": ("view.num_attempts >= MAX_ATTEMPTS", "view.num_attempts > MAX_ATTEMPTS"),

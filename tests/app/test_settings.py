@@ -61,6 +61,7 @@ def test_everything_that_can_be_said_is_read(paths):
     text = (
         'database = "postgresql://hall@db/hall"\ndatabase_password_env = "DB_PASSWORD"\nblobs = "s3://bucket/prefix"\n'
         'cache_bytes = 5\nwitness = ["file:/mnt/w", "https://example.org/w"]\ngateways = 3\nauth_stale_hours = 1.5\n'
+        "response_cache_mb = 7\n"
         '[objects]\nendpoint = "http://127.0.0.1:1"\nregion = "r"\naccess_key_id = "me"\nsecret_access_key_env = "S3"\n'
         "[teams.red]\nrate_per_s = 100\nburst = 20\nconcurrency = 4\nweight = 2.5\n[teams.blue]\n"
     )
@@ -96,6 +97,7 @@ def test_everything_that_can_be_said_is_read(paths):
         ("gateways = 0", "gateways: expected `int` >= 1"),
         ("gateways = 65", "gateways: expected `int` <= 64"),
         ("gateways = 1.5", "gateways: expected `int`"),
+        ("response_cache_mb = -1", "response_cache_mb: expected `int` >= 0"),
         ("auth_stale_hours = 0", "auth_stale_hours: expected `float` > 0"),
         ("auth_stale_hours = nan", "auth_stale_hours: "),
         ("teams = 3", "teams: expected `object`"),

@@ -182,6 +182,14 @@ def test_a_failed_request_in_the_crowd_misses_the_demand():
     assert found(crowd(num_late=1), what).holds is False
 
 
+def test_a_replica_that_aims_at_dear_batches_misses_the_demand():
+    def seen(cap):
+        results = Results(rows_us={"digits": {1: 50.0, 64: 1.05, 256: 1.0}}, caps={"digits": cap})
+        return found(results, "cost of a row at the batch a replica aims at, over the cheapest, net")
+
+    assert (seen(64).holds, seen(1).holds) == (True, False)
+
+
 def test_the_drawing_is_xml_with_a_bar_a_server():
     results = Results(samples=[sample("datahall", level()), sample("a<b", level(num_answers=10))])
     drawn = ET.fromstring(report.svg(results))  # noqa: S314  (our own)

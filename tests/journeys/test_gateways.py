@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
-import socket
+import sqlite3
 import threading
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +17,16 @@ import httpx
 import pytest
 
 from datahall.app.gateways import living
+from datahall.app.vault import Vault
+from datahall.backends.blobs.local import LocalBlobStore
+from datahall.backends.db.sqlite import SqliteCatalogue
+from datahall.core.clock import SystemClock
+from datahall.core.ids import HALL_TEAM
+from datahall.core.records import AnswerSegment
 from datahall.security.keys import KeyRing
 from datahall.serve.answers import AnswerIdParts, make_answer_id, open_answer_id
 from datahall.serve.segment_files import read_segment, segment_files
+from datahall.serve.stored import decode_segment
 from datahall.serve.table import FileRouteSource
 
 BODY = json.dumps({"petal": 3, "sepal": 2, "colour": "red"})
@@ -56,21 +64,33 @@ class Duo:
         """Return those of the answers that are in no log, neither on this disk nor in the blob store."""
         kept = set()
         for path in segment_files(self.place.hall / "answers"):
-            try:
+            with contextlib.suppress(FileNotFoundError):  # it moved this moment, and is recorded as moved
                 kept |= {answer.id for answer in read_segment(path, self.keys.answer_key).answers}
-            except FileNotFoundError:  # it moved this moment
-                continue
-        with self.place.client() as client:
-            missing = [each for each in answer_ids if each not in kept]
-            said = {each: client.get(f"/api/v1/answers/{each}/provenance") for each in missing}
-        return [each for each, found in said.items() if found.status_code != 200 or found.json()["record"] != "kept"]
+        return sorted(set(answer_ids) - kept - self._moved())
+
+    def _moved(self):
+        """Return the answers in the blob store, by a copy of the database: control goes on meanwhile."""
+        copy = self.place.root / "copy.db"
+        copy.unlink(missing_ok=True)
+        with (
+            contextlib.closing(sqlite3.connect(self.place.hall / "hall.db")) as source,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+        with contextlib.closing(SqliteCatalogue(copy, SystemClock(), entry_key=self.keys.entry_key)) as catalogue:
+            vault = Vault(catalogue, LocalBlobStore(self.place.hall / "blobs"), self.keys)
+            found = [
+                decode_segment(vault.read(HALL_TEAM, segment.digest), segment.id)
+                for segment in catalogue.find(AnswerSegment)
+            ]
+        return {stored.answer(index).id for stored in found for index in range(len(stored.records))}
 
 
 _NOBODY = SimpleNamespace(pid=0)
 
 
 class Crowd:
-    """Clients that keep connections and ask without an end; each reconnects when its connection is cut."""
+    """Clients that ask without an end; each keeps its connection for 20 requests, and reconnects when it is cut."""
 
     def __init__(self, duo, num_clients=6, *, keep_alive=True):
         self._duo, self._keep_alive = duo, keep_alive
@@ -80,11 +100,14 @@ class Crowd:
 
     def _ask_on(self):
         state, at = self._duo.place.state(), "?"
-        headers = {"Authorization": f"Bearer {self._duo.key}"}
-        if not self._keep_alive:
-            headers["Connection"] = "close"
+        every = 20 if self._keep_alive else 1
         client = http.client.HTTPConnection(state.host, state.port, timeout=self._duo.kit.BOUND)
-        while not self._ending.wait(0.01):
+        for num_asked in itertools.count(1):
+            if self._ending.wait(0.01):
+                break
+            headers = {"Authorization": f"Bearer {self._duo.key}"}
+            if num_asked % every == 0:
+                headers["Connection"] = "close"
             try:
                 client.request("POST", "/predict/flowers", BODY, headers)
                 said = client.getresponse()
@@ -157,7 +180,7 @@ def test_a_killed_gateway_costs_only_what_it_was_answering_and_no_record(duo):
         crowd.more()
     assert crowd.failures == []
     assert {at for at, _ in crowd.cut} <= {"g1", "?"}, crowd.cut
-    assert Counter(at for at, _ in crowd.cut)["g1"] <= 3, "half of six connections, each cut once"
+    assert len(crowd.cut) <= 6, "each of six connections is cut once at most"
     assert duo.lost(crowd.ids) == []
 
 
@@ -247,27 +270,31 @@ def test_sigterm_to_one_gateway_fails_nobody(duo):
 
 
 def test_sigterm_answers_what_a_gateway_has_begun_to_hear(duo, kit):
-    state, victim = duo.place.state(), duo.both()["g1"].pid
+    state, states = duo.place.state(), duo.both()
     head = f"POST /predict/flowers HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {duo.key}\r\n"
     head += f"Content-Length: {len(BODY)}\r\n\r\n"
-    clients = [socket.create_connection((state.host, state.port), timeout=kit.BOUND) for _ in range(8)]
-    for client in clients:
-        client.sendall(head.encode() + BODY[:5].encode())
-    os.kill(victim, signal.SIGTERM)
-    told = duo.runtime / "gateway-g1.json"
-    kit.eventually(lambda: json.loads(told.read_bytes())["draining"], what="g1 draining")
-    assert {line["id"]: line["state"] for line in duo.place.ask("ps")["gateways"]} == {"g1": "draining", "g2": "ready"}
-    given = []
-    for client in clients:
-        client.sendall(BODY[5:].encode())
-        answer = http.client.HTTPResponse(client)
-        answer.begin()
-        assert answer.status == 200
-        given.append(json.loads(answer.read())["id"])
-        answer.close()
-        client.close()
-    assert set(map(duo.gateway_of, given)) == {"g1", "g2"}
-    duo.replaced("g1", victim)
+    with contextlib.ExitStack() as stack:
+        clients, at = [], []
+        for _ in range(4):
+            client = http.client.HTTPConnection(state.host, state.port, timeout=kit.BOUND)
+            stack.callback(client.close)
+            client.request("POST", "/predict/flowers", BODY, {"Authorization": f"Bearer {duo.key}"})
+            at.append(duo.gateway_of(json.loads(client.getresponse().read())["id"]))
+            client.sock.sendall(head.encode() + BODY[:5].encode())
+            clients.append(client)
+        victim, told = states[at[0]].pid, duo.runtime / f"gateway-{at[0]}.json"
+        os.kill(victim, signal.SIGTERM)
+        kit.eventually(lambda: json.loads(told.read_bytes())["draining"], what="it drains")
+        given = []
+        for client in clients:
+            client.sock.sendall(BODY[5:].encode())
+            answer = http.client.HTTPResponse(client.sock)
+            stack.callback(answer.close)
+            answer.begin()
+            assert answer.status == 200
+            given.append(json.loads(answer.read())["id"])
+    assert [duo.gateway_of(each) for each in given] == at
+    duo.replaced(at[0], victim)
     assert duo.lost(given) == []
 
 

@@ -159,7 +159,8 @@ def test_regression_answers_the_interval_of_its_fit(blobs):
     ("changes", "said"),
     [
         ({"models": ()}, "no model"),
-        ({"engine": "torch"}, "no engine 'torch'"),
+        ({"engine": "tensorrt"}, "no engine 'tensorrt'"),
+        ({"engine": "torch"}, "a model of scikit-learn is not run by 'torch'"),
         ({"interval_half_widths": (1.0,)}, "half widths"),
     ],
 )

@@ -2,12 +2,15 @@
 
 import msgspec
 import pytest
+from msgspec.msgpack import decode
 
 from datahall.core.records import BundleManifest, Column, KeyGrant, Quota, Route, RouteTable, TeamRule
 from datahall.policy import share
-from datahall.policy.admit import decide
+from datahall.policy.admit import Admission as Decision
+from datahall.policy.admit import AdmitView, Arrival, decide
 from datahall.policy.concurrency import LimitView
 from datahall.serve.admission import Admission, AdmissionSettings, Place, Refusal
+from datahall.serve.decisions import DecisionFiles, decision_files, read_decision_file
 
 MS = 10**6
 SECOND = 10**9
@@ -281,11 +284,15 @@ def test_few_answers_are_judged_only_after_a_while():
         assert (gauge.state.base_ns == 5 * MS) == judged
 
 
-def test_every_decision_can_be_shown_and_decided_again():
-    seen = []
-    door = Admission(SMALL, draw=lambda: 0.25, watch=lambda *decided: seen.append(decided))
+def test_every_decision_is_logged_and_decided_again(tmp_path):
+    files = DecisionFiles(tmp_path, "g1", sample_every=1)
+    door = Admission(SMALL, draw=lambda: 0.25, decisions=files)
     door.follow(table(route(concurrency=2)), NOW)
     enter(door, 3)
-    assert [reason for *_, reason in seen] == ["admitted", "admitted", "app_concurrency"]
-    for view, event, now, draw, decision, reason in seen:
-        assert decide(None, view, event, now, draw) == (None, decision, reason)
+    files.close()
+    [path] = decision_files(tmp_path)
+    seen = [one for one in read_decision_file(path).decisions if one.policy == "admit"]
+    assert [one.reason for one in seen] == ["admitted", "admitted", "app_concurrency"]
+    for one in seen:
+        view, event = decode(one.view, type=AdmitView), decode(one.event, type=Arrival)
+        assert decide(None, view, event, one.now, one.draw) == (None, decode(one.decision, type=Decision), one.reason)

@@ -80,7 +80,7 @@ def test_every_protocol_tells_a_refusal_in_its_own_words(world, kit):
     world.publish()
     world.start()
     body = {"dataframe_records": [ROW]}
-    asks = kit.request("POST", "/gateway/flowers/invocations", body, headers=("Content-Type: application/json",))
+    asks = kit.request("POST", "/endpoints/flowers/invocations", body, headers=("Content-Type: application/json",))
     with world.client() as first, world.client() as second:
         second.send(asks)
         assert second.reply().status == 200

@@ -90,6 +90,14 @@ def test_without_cache_seconds_every_answer_is_worked_out(world, kit, predictor)
     assert world.gateway._cache.stats().num_misses == 0
 
 
+def test_without_room_there_is_no_cache(world, predictor):
+    world.deploy(predictor, cache_seconds=600.0)
+    world.publish()
+    world.start(cache_bytes=0)
+    assert not any(is_hit(world.ask("POST", PATH, ROW)) for _ in range(3))
+    assert world.gateway._cache.stats().num_misses == 0
+
+
 @pytest.mark.parametrize(
     "headers",
     [

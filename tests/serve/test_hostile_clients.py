@@ -203,13 +203,17 @@ def test_a_client_that_stops_reading_is_not_read_from_and_then_closed(process, k
     assert memory_bytes(running) - before < 24 << 20
 
 
-def test_without_the_pause_it_would_be_read_from_to_the_end(hall, kit, monkeypatch):
+def test_without_the_pause_it_would_be_read_from_to_the_end(world, kit, monkeypatch):
     """The negative control: a gateway that does not hear that its answers are not taken goes on and keeps them all."""
     monkeypatch.setattr(Connection, "pause_writing", lambda _: None)
+    world.deploy(kit.TinyPredictor(kit.manifest()))
+    world.publish()
+    world.start()
     body = json.dumps({"rows": [ROW] * 2000}).encode()
     data = kit.request("POST", "/predict/flowers", body)
-    answer = hall.ask("POST", "/predict/flowers", body)
-    with hall.client() as client:
+    answer = world.ask("POST", "/predict/flowers", body)
+    with world.client() as client:
+        client.socket.settimeout(60)
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for _ in range(20_000_000 // len(answer.body)):
             client.send(data)

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datahall.app.replay import Replayer
 from datahall.core.errors import DatahallError, UnavailableError, UserError
 from datahall.policy import health, retry
+from datahall.serve.decisions import DecisionFiles, decision_files, read_decision_file
 from tests.serve.virtual import MS, S, World
 
 
@@ -349,3 +351,20 @@ def test_in_every_order_of_events_each_call_ends_once_and_nothing_is_left(events
     assert all(port.flight is None for port in world.lane._fleet.ports.values())
     if closes:
         assert all(link.closed for link in world.links.values())
+
+
+@pytest.mark.parametrize("fault", ["killed", "slowed", "failing"])
+def test_what_a_gateway_logs_of_a_lane_comes_out_the_same_again(tmp_path, fault):
+    files = DecisionFiles(tmp_path, "g1", sample_every=10)
+    world = World(files=files)
+    world.load(1.0)
+    faults(world)[fault](world.links["b"])
+    world.load(3.0)
+    files.close()
+    [path] = decision_files(tmp_path)
+    replayer = Replayer()
+    replayer.take(read_decision_file(path).decisions, "msgpack", path.name)
+    done = replayer.replayed
+    assert done.num_same == done.num_decisions
+    assert done.num_by_policy.keys() >= {"health", "route"}
+    assert "retry" in done.num_by_policy or fault == "slowed", "a lost or failed batch is sent again"

@@ -15,12 +15,14 @@ import httptools
 import pytest
 
 from datahall.serve import http
-from tests.serve.peers import Nginx, Seen, Server, Uvicorn
+from tests.serve.peers import QUIET_SECONDS, Nginx, Seen, Server, Uvicorn
 from tests.serve.smuggling import FAMILIES, GOOD, TARGET
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 HOT, COLD = b"/predict/flowers", b"/behind"
 LAST = b"GET /last HTTP/1.1\r\nHost: hall\r\nConnection: close\r\n\r\n"
+PATIENT_SECONDS = 3.0
+"""For answers that must come: a busy machine may be late."""
 PLAIN = GOOD["plain"].replace(TARGET, HOT)
 
 
@@ -74,7 +76,7 @@ class Ring:
         self.world.close()
         self.control.close()
 
-    def compare(self, case, *, repeated):
+    def compare(self, case, *, repeated, quiet_seconds=QUIET_SECONDS):
         """Return what is wrong with how the case was taken, by the peer that disagrees, and a line of all."""
         once = case if not repeated else case + case
         before = PLAIN if repeated else b""
@@ -82,14 +84,20 @@ class Ring:
         def stream(target):
             return before + once.replace(TARGET, target) + LAST
 
-        futures = {peer.name: self.pool.submit(peer.hear, stream(COLD)) for peer in self.peers}
+        futures = {
+            peer.name: self.pool.submit(peer.hear, stream(COLD), quiet_seconds=quiet_seconds) for peer in self.peers
+        }
         hot, cold = self.ours.hear(stream(HOT)), self.ours.hear(stream(COLD))
         heard = {name: future.result() for name, future in futures.items()}
         # What is before the case is answered by the gateway, so that control does not see it.
         skip = 1 if repeated else 0
         wrong = self._disagree(heard, hot, cold, skip)
         if wrong:  # a slow peer may only have been late: those who disagree get more time
-            slow = {peer.name: peer.hear(stream(COLD), quiet_seconds=3.0) for peer in self.peers if peer.name in wrong}
+            slow = {
+                peer.name: peer.hear(stream(COLD), quiet_seconds=PATIENT_SECONDS)
+                for peer in self.peers
+                if peer.name in wrong
+            }
             wrong = self._disagree(slow, hot, cold, skip)
         table = {"hot": hot.statuses, "cold": cold.statuses, **{name: one.statuses for name, one in heard.items()}}
         return wrong, "  ".join(f"{name} {list(statuses)}" for name, statuses in table.items())
@@ -147,14 +155,14 @@ def test_good_requests_are_accepted_by_all(ring, form, repeated):
     """Without this, a server that refuses everything would pass."""
     case = GOOD[form]
     num = 2 if repeated else 1
-    wrong, _ = ring.compare(case, repeated=repeated)
+    wrong, _ = ring.compare(case, repeated=repeated, quiet_seconds=PATIENT_SECONDS)
     assert not wrong
     hot = ring.ours.hear((case * num).replace(TARGET, HOT) + LAST)
     assert hot.statuses == (200,) * (num + 1)
     assert [one.target for one in hot.seen] == [b"/last"]
     cold = ring.ours.hear(case.replace(TARGET, COLD) + LAST)
     for peer in ring.peers:
-        heard = peer.hear(case.replace(TARGET, COLD) + LAST)
+        heard = peer.hear(case.replace(TARGET, COLD) + LAST, quiet_seconds=PATIENT_SECONDS)
         assert heard.seen == (*cold.seen, Seen("GET", b"/last", b""))
         assert heard.statuses == (200, 200)
 

@@ -95,3 +95,16 @@ def test_a_connection_that_was_answered_stays_refused_once_its_key_is_stale(worl
         world.gateway._follower._freshness._confirmed_ns = -int(2 * HOUR_S * 1e9)
         world.until(lambda: world.gateway._follower.is_stale)
         assert client.ask("POST", "/predict/flowers", ROW).status == 503
+
+
+def test_a_table_that_is_damaged_when_it_starts_is_refused_and_the_next_good_one_taken(world, kit):
+    world.deploy(kit.TinyPredictor(kit.manifest()))
+    world.publish()
+    routes = world.folder / "routes.json"
+    routes.write_bytes(routes.read_bytes()[:-40])
+    world.start(wait=False)
+    said = world.ask("POST", "/predict/flowers", ROW)
+    assert (said.status, "no route table" in said.json()["error"]) == (503, True)
+    world.publish()
+    world.until(lambda: world.gateway._follower.all_ready)
+    assert world.ask("POST", "/predict/flowers", ROW).status == 200

@@ -123,7 +123,7 @@ class Client:
 class World:
     """A lane of `num` replicas and the clients that ask it."""
 
-    def __init__(self, num=3, seed=0, **settings):
+    def __init__(self, num=3, seed=0, files=None, **settings):
         self.timers = Timers()
         self.links, self.clients, self.decisions = {}, [], []
         self.replicas = tuple(RouteReplica(id=name, address=name) for name in "abcdefgh"[:num])
@@ -133,7 +133,8 @@ class World:
             clock=self.timers,
             settings=BatchSettings(**settings),
             answered=self._answered,
-            decided=lambda *decision: self.decisions.append(decision),
+            decided=files.decided if files is not None else lambda *decision: self.decisions.append(decision),
+            decisions=files,
             draw=random.Random(seed).random,  # noqa: S311  a simulation, which must be repeatable
             timers=self.timers,
         )

@@ -5,7 +5,7 @@ from datahall.core.errors import UserError
 from datahall.core.records import Column
 from datahall.testing.clock import AutoClock
 from datahall.train import MODELS
-from datahall.train.models.base import Range, TrainableConfig
+from datahall.train.models.base import EstimatorConfig, Range
 from datahall.train.search import RUNGS, Assignment, SearchSettings, open_space, search
 from datahall.train.table import Rows
 
@@ -95,7 +95,7 @@ def test_no_trial_begins_after_the_time_limit():
     assert len(run(assignment(boosting()), clock=TickingClock(), timeout_s=0.5)[0].trials) == 1
 
 
-class Fragile(TrainableConfig):
+class Fragile(EstimatorConfig):
     TASKS = ("classification",)
     SPACE = {"power": Range(0.0, 1.0)}  # noqa: RUF012  (a test's own kind)
     SCALED = False

@@ -19,6 +19,7 @@ from datahall.core.errors import UserError
 from datahall.core.hall import HallPaths
 from datahall.core.ids import NAME_RULE, is_name
 from datahall.core.records import Quota, TeamRule
+from datahall.serve.cache import MAX_CACHE_BYTES
 
 MAX_BYTES: Final = 64 << 10
 
@@ -108,6 +109,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ge=1, le=64, description="How many gateways share the port; 1 where left out. A core each is enough."
         ),
     ] = 1
+    response_cache_mb: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=16_384,
+            description="What the cache of answers of each gateway may take in memory, in MiB; 32 where left out, "
+            "0 for none.",
+        ),
+    ] = MAX_CACHE_BYTES >> 20
     auth_stale_hours: Annotated[
         float,
         msgspec.Meta(

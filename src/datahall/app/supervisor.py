@@ -27,6 +27,7 @@ from datahall.core.errors import UnavailableError, UserError
 from datahall.core.hall import HallPaths
 from datahall.security.keys import KeyRing
 from datahall.serve.config import GatewayConfig, GatewayLimits
+from datahall.serve.decisions import MAX_DECISION_BYTES
 from datahall.serve.door import ABSENT, Board, make_board
 
 NUM_PORTS = 100
@@ -212,6 +213,8 @@ def _gateways(
         route_keys={keys.signer.key_id: keys.signer.public_key},
         auth_stale_seconds=settings.auth_stale_hours * 3600,
         limits=GatewayLimits(handover_seconds=HANDOVER_S, reach_seconds=REACH_S),
+        cache_bytes=settings.response_cache_mb << 20,
+        decision_bytes=MAX_DECISION_BYTES // settings.gateways,
     )
     if settings.gateways == 1:
         order = msgspec.json.encode(GatewayOrder(config=config, lifeline=lifeline))

@@ -40,7 +40,9 @@ class AnswerCache(ResponseCache[Kept]):
     """Keeps the results of answers that were given and recorded."""
 
     def __init__(self, max_bytes: int, *, log: PolicyLog | None) -> None:
+        """With `max_bytes` 0 there is none: no key is ever made."""
         super().__init__(max_bytes, log=log)
+        self._is_on = max_bytes > 0
 
     def scope_of(self, request: Request, grant: KeyGrant, route: Route, *form: str) -> Scope | None:
         """Return what makes keys for requests with this head; None where nothing may be given again or kept.
@@ -49,7 +51,7 @@ class AnswerCache(ResponseCache[Kept]):
         answer of its own with `Cache-Control: no-cache` (RFC 9111, section 5.2.1.4), and that it is not kept either
         with `no-store`; here both do both.
         """
-        if route.cache_seconds <= 0 or _is_refused(request):
+        if route.cache_seconds <= 0 or not self._is_on or _is_refused(request):
             return None
         return self.scope(grant.team, route.team, route.app, route.deployment, route.bundle, *form)
 

@@ -93,7 +93,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     admission: AdmissionSettings = AdmissionSettings()
     batch: BatchSettings = BatchSettings()
     cache_bytes: int = MAX_CACHE_BYTES
-    """What the response cache may take in memory."""
+    """What the response cache may take in memory; 0 is none."""
     decision_bytes: int = MAX_DECISION_BYTES
     """What this gateway's files of decisions may take together."""
     poll_seconds: float = 0.2

@@ -28,7 +28,7 @@ import datahall.policy
 from datahall.core.records import Decided
 
 MAX_DECISION_BYTES = 64 << 20
-"""Of both files together."""
+"""Of the files of all gateways of a hall."""
 SAMPLE_EVERY = 100
 MAX_REFUSALS_PER_S = 20
 """Of all policies together: refusals and retries come in floods."""
