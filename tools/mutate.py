@@ -37,7 +37,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "datahall.policy.route": ("tests/policy/test_route.py",),
     "datahall.policy.health": ("tests/policy/test_health.py",),
     "datahall.policy.retry": ("tests/policy/test_retry.py",),
-    "datahall.serve.batch": ("tests/serve/test_batch.py", "tests/serve/test_overload.py"),
+    "datahall.serve.batch": ("tests/serve/test_batch.py",),
     "datahall.stats.sample_size": ("tests/stats/test_multiple.py", "tests/policy/test_gate.py"),
     "datahall.evaluate.exhibit": ("tests/evaluate/test_exhibit.py",),
     "datahall.security.signing": ("tests/security/test_signing.py",),

@@ -153,14 +153,21 @@ def test_a_new_replica_is_well_and_nothing_is_known_of_its_siblings():
     assert HealthView(3, 1) == HealthView(3, 1, 0.0, sibling_answered=False)
 
 
+@pytest.mark.parametrize(("took_ms", "usual_ms", "num_slow"), [(79, 20, 2), (40, 20, 2), (39.9, 20, 0), (79, 0, 0)])
+def test_a_batch_between_good_and_slow_settles_nothing(took_ms, usual_ms, num_slow):
+    view = msgspec.structs.replace(THREE, usual_ns=usual_ms * MS)
+    state, _ = run([Answered(int(took_ms * MS))], view, state=Health(num_slow=2))
+    assert state == Health(num_slow=num_slow)
+
+
 def test_a_slow_answer_is_an_answer():
     assert run([Failed(), Failed(), SLOW])[0] == Health(num_slow=1)
 
 
 def test_who_is_due():
     assert is_due(Health("half_open"), 0)
-    assert is_due(Health(num_slow=1), 250 * MS)
-    assert not is_due(Health(num_slow=1), 249 * MS)
+    assert is_due(Health(num_slow=1), 150 * MS)
+    assert not is_due(Health(num_slow=1), 149 * MS)
     assert not is_due(Health(), 10 * S)
     assert not is_due(Health("open", num_slow=1), 10 * S)
 
@@ -203,6 +210,6 @@ def test_who_is_trusted():
     assert health.is_trusted(Health(), 0)
     assert health.is_trusted(Health(num_slow=2), 0), "slow is better than busy"
     assert health.is_trusted(Health("half_open"), 0)
-    assert not health.is_trusted(Health(num_failures=1), 249 * MS)
-    assert health.is_trusted(Health(num_failures=1), 250 * MS)
+    assert not health.is_trusted(Health(num_failures=1), 149 * MS)
+    assert health.is_trusted(Health(num_failures=1), 150 * MS)
     assert not health.is_trusted(Health("open"), 10 * S)

@@ -101,12 +101,32 @@ def test_retry_after_is_bounded():
     assert queue.retry_after_s() == 30
 
 
+def test_a_new_queue_has_the_bounds_that_were_measured():
+    assert BatchSettings() == BatchSettings(
+        max_requests=512,
+        max_waiting_rows=200_000,
+        max_rows=256,
+        slow_ns=MS,
+        linger=0.5,
+        target_ns=5 * MS,
+        target_batches=2.0,
+        interval_ns=100 * MS,
+    )
+    queue = BatchQueue()
+    assert queue.settings == BatchSettings()
+    assert queue.max_rows == 256
+    assert not queue.standing
+    assert not queue.full(1)
+
+
 def test_a_model_with_a_cap_of_its_own_gets_no_larger_batches():
     queue = BatchQueue(SETTINGS)
     queue.cap(4)
     for key in range(8):
         queue.offer(item(key), 1)
     assert [len(batch) for batch in queue.take(0, 9).batches] == [4, 4]
+    queue.cap(1)
+    assert queue.max_rows == 1
     queue.cap(50)
     assert queue.max_rows == 10, "the settings bound it still"
     queue.cap(0)
@@ -140,7 +160,7 @@ def test_what_would_come_too_late_is_refused_at_the_door():
 
 def test_what_cannot_be_answered_in_time_any_more_is_given_up_but_the_last_is_tried():
     queue = filled(3, deadline_ns=150 * MS)
-    assert not queue.take(49 * MS, 0).expired, "nobody could start it anyway"
+    assert not queue.take(60 * MS, 0).expired, "nobody could start it anyway"
     taken = queue.take(60 * MS, 1)
     assert [one.key for one in taken.expired] == [0, 1]
     assert keys(taken.batches) == [[2]]
@@ -166,6 +186,101 @@ def test_a_standing_queue_sheds_what_has_waited_too_long_and_refuses_what_would(
     assert keys(taken.batches) == [[44]], "the last is tried"
     assert [queue.offer(item(key, since_ns=now), 1) for key in range(50, 81)] == ["taken"] * 30 + ["full"]
     assert not queue.full(2), "two replicas answer more"
+
+
+@pytest.mark.parametrize("num_idle", [0, -1])
+def test_while_nobody_is_idle_nothing_is_shed_or_judged(num_idle):
+    queue, now = standing()
+    taken = queue.take(now + 100 * MS, num_idle)
+    assert (taken.shed, taken.batches, taken.wake_at_ns) == ((), (), 10**12)
+    assert not queue.standing
+
+
+def test_whoever_has_any_time_left_waits_while_nobody_is_idle():
+    end = 150 * MS
+    queue = filled(2, deadline_ns=end)
+    assert not queue.take(end - 1, 0).expired
+    assert len(queue.take(end, 0).expired) == 2
+    queue.offer(item("a", deadline_ns=end), 1)
+    assert keys(queue.take(end - 1, 1).batches) == [["a"]], "alone it is tried to the last"
+
+
+def test_what_a_small_batch_needs_is_what_small_batches_took():
+    queue = filled(0)
+    queue.finished(2, 2, 10 * MS, 0)
+    for key in range(2):
+        queue.offer(item(key, deadline_ns=150 * MS), 1)
+    assert keys(queue.take(120 * MS, 1).batches) == [[0, 1]]
+
+
+def test_the_target_follows_a_model_that_has_become_slower_at_once():
+    queue = filled(0, took_ns=10 * MS)
+    queue.finished(10, 10, 100 * MS, 0)
+    for look_ms in (1000, 1400, 1800):
+        queue.drain()
+        for key in range(30):
+            queue.offer(item(key, since_ns=(look_ms - 200) * MS), 1)
+        assert not queue.take(look_ms * MS, 1).shed
+        assert not queue.standing, "they have waited 200 ms, which is two batches"
+
+
+def test_a_queue_stands_after_two_targets_if_they_are_longer_than_the_interval():
+    queue = filled(40)
+    queue.take(1000 * MS, 1)
+    queue.take(1399 * MS, 1)
+    assert not queue.standing
+    queue.take(1400 * MS, 1)
+    assert queue.standing, "the target is two batches of 100 ms"
+
+
+def test_only_what_has_waited_longer_than_the_target_is_shed():
+    queue, now = standing()
+    queue.take(now + 100 * MS, 1)
+    queue.drain()
+    now += 150 * MS
+    queue.offer(item("old", since_ns=now - 20 * MS - 1), 1)
+    queue.offer(item("borderline", since_ns=now - 20 * MS), 1)
+    queue.offer(item("new", since_ns=now), 1)
+    taken = queue.take(now, 1)
+    assert [one.key for one in taken.shed] == ["old"]
+    assert keys(taken.batches) == [["borderline", "new"]]
+
+
+def test_a_model_that_is_just_slow_enough_is_waited_for_until_all_are_back_or_a_batch_is_full():
+    queue = BatchQueue(BatchSettings(max_rows=10))
+    queue.offer(item("a"), 1)
+    queue.finished(1, 1, MS, 0)
+    assert not queue.take(0, 1).batches, "two are active: the one that was answered, and the one that waits"
+    queue.offer(item("b", 9), 1)
+    assert keys(queue.take(0, 1).batches) == [["a", "b"]]
+    for key in range(2):
+        queue.offer(item(key), 1)
+    queue.finished(3, 3, MS, 0)
+    for key in range(2, 5):
+        assert not queue.take(0, 1).batches, "five are active"
+        queue.offer(item(key), 1)
+    assert keys(queue.take(0, 1).batches) == [[0, 1, 2, 3, 4]]
+    queue.finished(5, 5, MS, 0)
+    queue.offer(item("large", 10), 1)
+    assert keys(queue.take(0, 1).batches) == [["large"]], "more would not fit into the batch"
+
+
+@pytest.mark.parametrize(
+    ("num_active", "num_waiting", "seconds"), [(2, 5, 10), (1, 2, 10), (2, 0, 4), (9, 5, 4), (1, 7, 25)]
+)
+def test_a_client_is_told_to_come_when_the_queue_should_be_empty(num_active, num_waiting, seconds):
+    queue = BatchQueue(BatchSettings(target_batches=9.0))
+    queue.finished(num_active, num_active, 3000 * MS, 0)
+    for key in range(num_waiting):
+        queue.offer(item(key), 1)
+    assert queue.retry_after_s() == seconds
+
+
+def test_what_is_put_back_counts_and_comes_first():
+    queue = BatchQueue(BatchSettings(max_waiting_rows=100))
+    queue.put_back((item("a", 60), item("b", 10)))
+    assert [queue.offer(item(key, 15), 1) for key in "cde"] == ["taken", "taken", "full"]
+    assert keys(queue.take(0, 1).batches) == [["a", "b", "c", "d"]]
 
 
 @pytest.mark.parametrize(("waits_ms", "stands"), [((5, 5), False), ((10, 5), False), ((11, 5), True), ((5, 11), True)])

@@ -83,6 +83,7 @@ def test_a_busy_replica_that_answers_pings_is_kept(short):
         answered, _ = await asyncio.wait([ask(link)], timeout=0.3)
         assert not answered
         assert link.ready
+        assert link.max_rows == 20, "as the replica said"
 
     asyncio.run(follow(replica, act))
     assert replica.num_connections == 1

@@ -21,14 +21,18 @@ import pytest
 from datahall.core.canonical import digest_of
 from datahall.core.records import Route, RouteReplica
 from datahall.policy import health, retry
-from tests.serve.conftest import BOUND_SECONDS, World
+from datahall.policy.concurrency import LimitView
+from datahall.serve.admission import AdmissionSettings
+from datahall.serve.segment_files import read_segment, segment_files
+from tests.serve.conftest import ANSWER_KEY, BOUND_SECONDS, World
 from tests.torture.hall import ROOT, quantile
 from tests.torture.replica_main import MANIFEST
 
 NUM_REPLICAS = 3
 NUM_CLIENTS = 6
 NUM_ROUNDS_LONG = 50
-DELAY_S = 0.005
+DELAY_S = 0.02
+"""What a batch takes; so long that a busy machine's scheduler does not look like a slow model."""
 EJECTED_S = 3.0
 NUM_CALLS_SLOW = 500
 """Far more than it takes to find a slow replica out."""
@@ -36,6 +40,8 @@ NUM_BOUNDS = 3
 """How many times the usual bound a replica may take to be back: one that fails again and again waits longer each time."""
 RESTARTS_S = 0.2
 """How long the launcher's back-off leaves a killed one down."""
+UNLIMITED = AdmissionSettings(app=LimitView(floor=1024, ceiling=4096, calm=1024))
+"""The adaptive limit's probes refuse all but a few requests for a moment, which is another matter than a lost replica."""
 FAULTS = ("killed", "stopped", "slowed")
 
 
@@ -137,7 +143,7 @@ class Chaos:
             )
         )
         self.world.publish()
-        self.world.start(wait=False)
+        self.world.start(wait=False, admission=UNLIMITED)
         self.lane = self.world.gateway._follower.lane("lab", "flowers")
         self._stop = threading.Event()
         self.clients = [Load(self.world, number, self._stop) for number in range(NUM_CLIENTS)]
@@ -181,6 +187,11 @@ class Chaos:
             client.join(BOUND_SECONDS)
         return [problem for client in self.clients for problem in client.problems]
 
+    def num_records(self):
+        """How many answers the log holds."""
+        paths = segment_files(self.folder / "answers")
+        return sum(len(read_segment(path, ANSWER_KEY).answers) for path in paths)
+
     def told(self):
         """Return lines for people: how soon each fault was noticed, and how long clients waited."""
         lines = [
@@ -205,8 +216,11 @@ def torture(faults, seed):
             threading.Event().wait(draw.uniform(0, 0.2))
             chaos.round(draw.choice(chaos.replicas), fault)
         problems = chaos.end()
+        num_answers = sum(len(client.waited_s) for client in chaos.clients)
+        num_records = chaos.num_records()
         print(chaos.told())  # noqa: T201  (a failure shows it, and `make torture` tells it)
     assert problems == []
+    assert num_records == num_answers, "each is recorded once, however often it was asked"
     assert max(max(times) for times in chaos.ejected_s.values() if times) <= EJECTED_S
 
 

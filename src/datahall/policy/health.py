@@ -19,6 +19,8 @@ SLOW_RATIO = 4.0
 """A batch is slow that took so many times its siblings' median for batches of its size ..."""
 SLOW_EXCESS_NS = 2_000_000
 """... and so much longer: below it, the scheduler's noise on a fast model would look like a fault."""
+GOOD_RATIO = 2.0
+"""A batch that takes less than so many times the usual ends a doubt; one between good and slow settles nothing."""
 NUM_SLOW = 3
 """So many slow batches in a row eject."""
 HANG_RATIO = 10.0
@@ -31,7 +33,7 @@ MAX_EJECTED_PART = 0.5
 """Of the connected replicas at most this part may be ejected at a time, but always one of two or more."""
 NUM_GOOD = 3
 """So many good batches in a row end the probation."""
-DOUBT_NS = 250_000_000
+DOUBT_NS = 150_000_000
 """A replica whose last batch was slow or failed is tried so often, until the doubt ends in one way or the other."""
 FIRST_OPEN_NS = 1_000_000_000
 LAST_OPEN_NS = 5_000_000_000
@@ -153,8 +155,9 @@ def _answered(state: Health, view: HealthView, took_ns: int, now: int, draw: flo
             return _open(state, now, draw), "eject", f"slower than its siblings, {state.num_slow} batches in a row"
         return state, "stay", ""
     if state.phase == "closed":
-        if state.num_slow or state.num_failures:
-            state = msgspec.structs.replace(state, num_slow=0, num_failures=0)
+        num_slow = 0 if view.usual_ns <= 0 or took_ns < GOOD_RATIO * view.usual_ns else state.num_slow
+        if state.num_slow != num_slow or state.num_failures:
+            state = msgspec.structs.replace(state, num_slow=num_slow, num_failures=0)
         return state, "stay", ""
     if state.num_good + 1 < NUM_GOOD:
         return msgspec.structs.replace(state, num_good=state.num_good + 1, num_slow=0), "stay", ""

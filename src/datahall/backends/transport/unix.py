@@ -14,7 +14,7 @@ from datahall.serve.frames import Frame, FrameError, FrameReader, Header, encode
 from datahall.serve.link import Done, Outcome
 
 PING_SECONDS = 0.5
-SILENT_SECONDS = 2.5
+SILENT_SECONDS = 2.0
 """A replica that is stopped while it has nothing to do is found out at the next ping after that: within 3 s."""
 _RETRY_SECONDS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
