@@ -18,7 +18,7 @@ from pathlib import Path
 import datahall
 from datahall.core.durable import write_atomic
 from datahall.core.errors import DatahallError
-from datahall.core.ports import Clock
+from datahall.core.ports import Clock, Outcome, Transport
 from datahall.core.records import KeyGrant
 from datahall.policy import shed
 from datahall.serve.access import authenticate, authorize, only_app
@@ -33,7 +33,6 @@ from datahall.serve.exchange import Plan, Request, Slot
 from datahall.serve.follow import Follower
 from datahall.serve.http import Connection
 from datahall.serve.lane import Call, Lane
-from datahall.serve.link import Connect, Outcome
 from datahall.serve.protocols import mlflow, v2_metadata
 from datahall.serve.protocols.prepared import Asked
 from datahall.serve.protocols.speech import Speech, tell_mlflow
@@ -50,7 +49,7 @@ class Gateway:
     """Answers the hot routes and passes everything else on to control."""
 
     def __init__(
-        self, config: GatewayConfig, *, connect: Connect, clock: Clock, source: RouteSource | None = None
+        self, config: GatewayConfig, *, transport: Transport, clock: Clock, source: RouteSource | None = None
     ) -> None:
         self.config = config
         self.limits = config.limits
@@ -68,7 +67,7 @@ class Gateway:
             source or FileRouteSource(Path(config.routes), config.route_keys, config.routes_key),
             make_lane=lambda route: Lane(
                 route,
-                connect=connect,
+                transport=transport,
                 clock=clock,
                 settings=config.batch,
                 answered=self._answered,
@@ -452,7 +451,7 @@ async def _every(seconds: float, act: Callable[[], Awaitable[None] | None]) -> N
             _LOG.exception("a timer of the gateway failed and goes on")
 
 
-def serve(config: GatewayConfig, *, connect: Connect, clock: Clock, listening: Callable[[int], None]) -> int:
+def serve(config: GatewayConfig, *, transport: Transport, clock: Clock, listening: Callable[[int], None]) -> int:
     """Run a gateway until SIGTERM or SIGINT, drain it, and return the exit status.
 
     `listening` is called with the port once requests are taken. Must be called from the main thread.
@@ -464,7 +463,7 @@ def serve(config: GatewayConfig, *, connect: Connect, clock: Clock, listening: C
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        gateway = Gateway(config, connect=connect, clock=clock)
+        gateway = Gateway(config, transport=transport, clock=clock)
         await gateway.start()
         listening(gateway.port)
         await stop.wait()

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from datahall.core.errors import DatahallError, UnavailableError, UserError
-from datahall.core.ports import Clock
+from datahall.core.ports import Clock, Outcome, Transport
 from datahall.core.records import Route, RouteReplica
 from datahall.policy import health, retry
 from datahall.serve.batch import BatchQueue, BatchSettings, Item
 from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.fleet import Decided, Draw, Fleet, Port, uniform
-from datahall.serve.link import Connect, Outcome
 from datahall.serve.pace import Tail
 from datahall.serve.protocols.speech import speeches
 from datahall.serve.rows import Rows, join
@@ -97,7 +96,7 @@ class Lane:
         self,
         route: Route,
         *,
-        connect: Connect,
+        transport: Transport,
         clock: Clock,
         settings: BatchSettings,
         answered: Answered,
@@ -114,7 +113,7 @@ class Lane:
         """The newest revision of the routes in which this deployment is: while it drains, no longer the one in use."""
         self.speeches = speeches(route)
         self.num_open = 0
-        self._connect, self._clock, self._answered = connect, clock, answered
+        self._transport, self._clock, self._answered = transport, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)
         self._log = log_of(decisions, "retry")
         self._fleet = Fleet(draw=draw, changed=self._changed, decided=decided, log=log_of(decisions, "route"))
@@ -156,7 +155,7 @@ class Lane:
         """Connect to those that are new."""
         for replica in replicas:
             if replica.id not in self._fleet.ports:
-                link = self._connect(replica.address, bundle=self.route.bundle, changed=self._changed)
+                link = self._transport.connect(replica.address, bundle=self.route.bundle, changed=self._changed)
                 self._fleet.ports[replica.id] = Port(replica, link)
         self._changed()
 
