@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -465,6 +466,7 @@ def serve(config: GatewayConfig, *, connect: Connect, clock: Clock, listening: C
             loop.add_signal_handler(number, stop.set)
         gateway = Gateway(config, connect=connect, clock=clock)
         await gateway.start()
+        gc.freeze()  # what the libraries made stays; looking it through again would only hold up answers
         listening(gateway.port)
         await stop.wait()
         await gateway.drain()
