@@ -54,7 +54,7 @@ class Ticket(msgspec.Struct, gc=False):
     @property
     def gone(self) -> bool:
         """Whether the client has left."""
-        return self.slot.gone
+        return self.slot.connection.closed
 
 
 class Origin(NamedTuple):
