@@ -23,6 +23,9 @@ SLICE_BYTES = 16 << 10
 SMALL_BODY_BYTES = 64 << 10
 """What is read of a refused request's body to keep its connection."""
 
+MAX_AGAIN_BYTES = 2 << 10
+"""Of a head that a connection keeps for the next request: longer ones are parsed each time."""
+
 _REFUSALS = frozenset((429, 503))
 
 
@@ -155,6 +158,7 @@ class Connection(asyncio.Protocol):
         for start in range(0, len(data), SLICE_BYTES):
             piece = data[start : start + SLICE_BYTES]
             self._feed(piece)
+            self._first = b""  # an idle connection holds nothing
             if self._deaf:
                 return
             if self._in_head:
@@ -446,6 +450,7 @@ class Connection(asyncio.Protocol):
         head = data[: data.find(b"\r\n\r\n") + 4]
         whole = len(head) + length == len(data) and length == request.num_body_bytes
         # With a lone line feed in it, it would be open where the parser saw its end.
+        whole = whole and len(head) <= MAX_AGAIN_BYTES
         if whole and head.count(b"\n") == head.count(b"\r\n") and request.header(b"expect") is None:
             self._again = Again(head, len(data), plan.answer, plan.holds)
 
