@@ -72,10 +72,11 @@ class Timers(Protocol):
 class Batch:
     """Calls that are sent together, once or, where that is late, twice."""
 
-    __slots__ = ("calls", "num_flights", "num_rows", "settled")
+    __slots__ = ("calls", "deadline_ns", "num_flights", "num_rows", "settled")
 
     def __init__(self, calls: list[Call]) -> None:
         self.calls, self.num_rows = calls, sum(call.num_rows for call in calls)
+        self.deadline_ns = calls[-1].deadline_ns  # deadlines rise along the queue
         self.num_flights = 0
         self.settled = False
         """Whether its calls are answered or wait in the queue again: what still comes for it is dropped."""
@@ -252,6 +253,7 @@ class Lane:
     def _send(self, batch: Batch, port: Port, now: int) -> None:
         flight = Flight(batch, port, now)
         flight.look_ns = now + max(MIN_LATE_NS, int(self._tail.late_ns(batch.num_rows)))
+        flight.look_ns = max(now, min(flight.look_ns, batch.deadline_ns))
         port.flight, port.sent_ns = flight, now
         self._flights[flight] = None
         batch.num_flights += 1
@@ -348,6 +350,9 @@ class Lane:
         batch, port = flight.batch, flight.port
         flight.look_ns = now + LOOK_NS
         ejected = self._fleet.waiting(port, batch.num_rows, now)
+        if not batch.settled and now >= batch.deadline_ns:
+            batch.settled = True
+            self._finish(batch.calls, UnavailableError("no answer came in time", hint="try again after Retry-After"), "")
         if batch.settled or batch.num_flights > 1:
             return
         late_ns = self._tail.late_ns(batch.num_rows) or health.hang_ns(0)  # at first nobody knows
