@@ -352,7 +352,9 @@ class Lane:
         ejected = self._fleet.waiting(port, batch.num_rows, now)
         if not batch.settled and now >= batch.deadline_ns:
             batch.settled = True
-            self._finish(batch.calls, UnavailableError("no answer came in time", hint="try again after Retry-After"), "")
+            self._finish(
+                batch.calls, UnavailableError("no answer came in time", hint="try again after Retry-After"), ""
+            )
         if batch.settled or batch.num_flights > 1:
             return
         late_ns = self._tail.late_ns(batch.num_rows) or health.hang_ns(0)  # at first nobody knows
