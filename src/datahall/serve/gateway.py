@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -287,8 +288,7 @@ class Gateway:
         self, speech: Speech, num_json_bytes: bytes | None, grant: KeyGrant, lane: Lane, scope: Scope | None
     ) -> tuple[Callable[[bytes, Slot], None], Callable[[], bool]]:
         """Return what answers a body, and whether a request with the same head would be decided on alike by now."""
-        follower, index = self._follower, self._follower.index
-        keys = index.keys if index is not None else None
+        follower, mark = self._follower, self._follower.mark
         expires_at_ns, now_ns = grant.expires_at_ns, self._clock.now_ns
         read = speech.read
         if num_json_bytes is not None and speech.read_binary is not None:
@@ -302,8 +302,8 @@ class Gateway:
                 slot.respond(refused if speech.tell is None else speech.tell(refused))
 
         def holds() -> bool:
-            same = follower.index is index and index is not None and index.keys is keys and not self.draining
-            return same and not follower.is_stale and (expires_at_ns is None or now_ns() < expires_at_ns)
+            same = follower.mark is mark and not self.draining
+            return same and (expires_at_ns is None or now_ns() < expires_at_ns)
 
         return answer, holds
 
@@ -335,7 +335,7 @@ class Gateway:
                 place.leave(started_ns, sample_ns=None)
                 slot.respond(self._recorder.repeat(lane.route, lane.revision, ticket, kept))
                 return
-            lane.offer(Call(asked.rows, deadline_ns, ticket))
+            lane.offer(Call(asked.rows, asked.rows.num_rows, deadline_ns, ticket))
         except DatahallError as error:
             place.leave(started_ns, sample_ns=None)
             refused = from_error(error, retry_after_s=lane.retry_after_s())
@@ -475,6 +475,7 @@ def serve(config: GatewayConfig, *, connect: Connect, clock: Clock, listening: C
             loop.add_signal_handler(number, stop.set)
         gateway = Gateway(config, connect=connect, clock=clock)
         await gateway.start()
+        gc.freeze()  # what the libraries made stays; looking it through again would only hold up answers
         listening(gateway.port)
         await stop.wait()
         await gateway.drain()
