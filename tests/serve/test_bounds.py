@@ -5,9 +5,12 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datahall.serve import heads, http, routes
-from datahall.serve.exchange import Request
+from datahall.serve.config import GatewayLimits
+from datahall.serve.exchange import HeldBodies, Request
 
 GOOD = {"rows": [{"petal length": 2.0, "petal width": 1.0}]}
 
@@ -73,3 +76,54 @@ def test_only_a_short_head_is_kept_for_the_next_request(flowers, kit, monkeypatc
     with flowers.client() as client:
         assert 1000 < held_bytes(flowers, client, short, 1) < 2000
         assert (held_bytes(flowers, client, long, 1) > 10_000) == (bound == 1 << 20)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 60)), max_size=60), st.randoms(use_true_random=False))
+def test_no_teams_leave_another_without_room_for_bodies(asked, random):
+    bodies, held = HeldBodies(100), []
+    for team, num_bytes in asked:
+        if held and random.random() < 0.3:
+            back = held.pop(random.randrange(len(held)))
+            bodies.take(back[0], -back[1])
+        elif bodies.take(team, num_bytes):
+            held.append((team, num_bytes))
+        assert bodies.num_bytes == sum(size for _, size in held) <= 100
+    num_free = 100 - bodies.num_bytes
+    assert num_free >= 13, "one holds 50 at most, another 25 beside it, and a third 12"
+    assert bodies.take("d", num_free // 2)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_slow_bodies_of_one_team_refuse_no_other_team(world, kit, is_shared):
+    """With `is_shared` it is the same team that asks: the control, in which its own bodies stand in its way."""
+    other = "lab" if is_shared else "ward"
+    world.grant("dh_ward", scopes=("predict",), team=other)
+    world.deploy(kit.TinyPredictor(kit.manifest()))
+    if not is_shared:
+        world.deploy(kit.TinyPredictor(kit.manifest()), team=other, version="2.0.0")
+    world.publish()
+    world.start(limits=GatewayLimits(max_held_bytes=10_000))
+    slow = kit.request("POST", "/predict/flowers", b" " * 4000)[:-1]
+    clients = [world.client() for _ in range(3)]
+    for client in clients:
+        client.send(slow)
+    world.until(lambda: world.gateway._bodies.num_bytes == 3999)
+    large = b'{"rows":[{"petal length":2,"petal width":1}]}' + b" " * 2000
+    status = world.ask("POST", "/predict/flowers", large, key="dh_ward").status
+    assert status == (503 if is_shared else 200)
+    for client in clients:
+        client.socket.close()
+    world.until(lambda: not world.gateway._connections)
+    assert world.gateway._bodies.num_bytes == 0
+
+
+def test_the_body_of_a_refused_request_is_not_held(flowers, kit):
+    request = kit.request("POST", "/predict/flowers", b"x" * 60_000, key="dh_nobody")
+    with flowers.client() as client:
+        client.send(request[:-1])
+        flowers.until(lambda: any(one._request and one._request.num_body_bytes for one in flowers.gateway._connections))
+        (connection,) = flowers.gateway._connections
+        assert len(connection._request.body) == flowers.gateway._bodies.num_bytes == 0
+        client.send(request[-1:])
+        assert client.reply().status == 401
+        assert client.ask("POST", "/predict/flowers", GOOD).status == 200, "the connection goes on"

@@ -31,7 +31,7 @@ from datahall.serve.confirm import Freshness
 from datahall.serve.counters import Counters, CountersFile
 from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.door import Board, Door
-from datahall.serve.exchange import Plan, Request, Slot
+from datahall.serve.exchange import HeldBodies, Plan, Request, Slot
 from datahall.serve.follow import Follower
 from datahall.serve.http import Connection
 from datahall.serve.lane import Call, Lane
@@ -87,7 +87,7 @@ class Gateway:
         self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
         """Set when a connection ends: while draining, each ends with its last answer."""
-        self._num_held_bytes = 0
+        self._bodies = HeldBodies(config.limits.max_held_bytes)
         self._shedding = shed.ShedState()
         self._shed_view = shed.ShedView(config.limits.max_refusals_per_s, config.limits.max_refusals_in_a_row)
         self._server: asyncio.Server | None = None
@@ -210,14 +210,11 @@ class Gateway:
         cut = "" if num_json_bytes is None else num_json_bytes.decode("latin-1")
         scope = self._cache.scope_of(request, grant, lane.route, found.route.protocol, cut)
         answer, holds = self._asking(speech, num_json_bytes, grant, lane, scope)
-        return Plan(self.limits.max_body_bytes, answer, holds=holds)
+        return Plan(self.limits.max_body_bytes, answer, holds=holds, team=grant.team)
 
-    def hold(self, num_bytes: int) -> bool:
-        """Account for held bodies; False where there would be too much of them."""
-        if num_bytes > 0 and self._num_held_bytes + num_bytes > self.limits.max_held_bytes:
-            return False
-        self._num_held_bytes += num_bytes
-        return True
+    def hold(self, team: str, num_bytes: int) -> bool:
+        """Account for a team's held bodies; False where there would be too much of them."""
+        return self._bodies.take(team, num_bytes)
 
     def now_s(self) -> float:
         """Return the seconds since 1970."""
@@ -339,6 +336,9 @@ class Gateway:
             place.leave(started_ns, sample_ns=None)
             refused = from_error(error, retry_after_s=lane.retry_after_s())
             slot.respond(refused if speech.tell is None else speech.tell(refused))
+        except Exception:  # a mistake of ours costs this connection, not a place for ever
+            place.leave(started_ns, sample_ns=None)
+            raise
 
     def _answered(self, lane: Lane, calls: list[Call], outcome: Outcome, replica: str) -> None:
         now_ns = self._clock.monotonic_ns()

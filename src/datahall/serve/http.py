@@ -39,8 +39,8 @@ class Application(Protocol):
     def begin(self, request: Request) -> Plan:
         """Decide on a request by its headers. Raises HttpError to refuse it before its body is read."""
 
-    def hold(self, num_bytes: int) -> bool:
-        """Account for held bodies; False where there would be too much of them."""
+    def hold(self, team: str, num_bytes: int) -> bool:
+        """Account for a team's held bodies; False where there would be too much of them."""
 
     def now_s(self) -> float:
         """Return the seconds since 1970."""
@@ -258,7 +258,9 @@ class Connection(asyncio.Protocol):
         if self._splice is not None:
             self._splice.send(body)
             return
-        if not self._app.hold(len(body)):
+        if request.plan.team is None:
+            return
+        if not self._app.hold(request.plan.team, len(body)):
             raise HttpError(refusal(503, "too much is being sent at once", headers=(("Retry-After", "1"),), close=True))
         request.body += body
 
@@ -460,8 +462,8 @@ class Connection(asyncio.Protocol):
             raise HttpError(head_too_large(self._limits))
 
     def _release(self, request: Request | None) -> None:
-        if request is not None and request.body:
-            self._app.hold(-len(request.body))
+        if request is not None and request.plan is not None and request.plan.team is not None:
+            self._app.hold(request.plan.team, -len(request.body))
 
     def _balance(self) -> None:
         """Read only while the client reads, control takes what is sent, and not too many answers are owed."""
