@@ -2,11 +2,13 @@
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datahall.core.records import Quota
+from datahall.core.records import MIN_RATE_PER_S, Quota
+from datahall.policy import rate
 from datahall.policy.rate import RateLimit
 from datahall.policy.share import LEASE_NS, UNLIMITED, Holding, Part, decide, part_of
 
@@ -137,3 +139,18 @@ def test_a_table_that_changes_nothing_does_not_put_growth_off():
 
 def test_the_lease_is_ten_times_what_a_gateway_takes_to_see_a_table():
     assert LEASE_NS == 2 * 10**9
+
+
+@pytest.mark.parametrize("hz", [MIN_RATE_PER_S, 0.05, 1e9])
+@pytest.mark.parametrize("burst", [None, 1, 10**9])
+@pytest.mark.parametrize("num", [1, 64])
+def test_the_extremes_that_may_be_written_are_numbers_that_can_be_written_down(hz, burst, num):
+    """Or a file of one team would stop every gateway: beyond, no such number is one of nanoseconds, or of 64 bits."""
+    part = parts(Quota(rate_per_s=hz, burst=burst), num)[0]
+    answered = rate.decide(0, part.rate, 1, 10**18, 0.0)
+    assert answered[1:] == (0, "admitted")
+    assert msgspec.msgpack.encode((decide(None, part, None, 10**18, 0.0), answered))
+    with pytest.raises(OverflowError):
+        part_of(Quota(rate_per_s=1e-308), 1, 0)
+    with pytest.raises(OverflowError):
+        msgspec.msgpack.encode(10**9 * math.ceil(1e9 / MIN_RATE_PER_S))

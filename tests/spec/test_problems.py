@@ -38,7 +38,7 @@ APPENDED: dict[str, tuple[str, list[str]]] = {
     ),
     "no rate": (
         "serve: {limits: {rate_per_s: 0}}\n",
-        ["7:30 serve.limits.rate_per_s |  | is 0; expected more than 0"],
+        ["7:30 serve.limits.rate_per_s |  | is 0; expected at least 1e-06"],
     ),
     "burst without a rate": (
         "serve: {limits: {burst: 3}}\n",

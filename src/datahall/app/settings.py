@@ -18,7 +18,7 @@ import msgspec
 from datahall.core.errors import UserError
 from datahall.core.hall import HallPaths
 from datahall.core.ids import NAME_RULE, is_name
-from datahall.core.records import Quota, TeamRule
+from datahall.core.records import MIN_RATE_PER_S, Quota, TeamRule
 from datahall.serve.cache import MAX_CACHE_BYTES
 
 MAX_BYTES: Final = 64 << 10
@@ -49,7 +49,7 @@ class Team(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """How one team is treated; what is left out is no limit."""
 
     rate_per_s: Annotated[
-        Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None,
+        Annotated[float, msgspec.Meta(ge=MIN_RATE_PER_S, le=1e9)] | None,
         msgspec.Meta(description="Requests a second that all its keys together may send, over all gateways."),
     ] = None
     burst: Annotated[

@@ -32,6 +32,9 @@ from datahall.policy.rate import RateLimit
 UNLIMITED: Final = 1 << 62
 """The concurrency of who has no such quota."""
 
+MAX_SPAN_NS: Final = 1 << 62
+"""146 years. States and decisions are written down as 64-bit numbers."""
+
 LEASE_NS: Final = 2_000_000_000
 """Ten times as long as a gateway takes to see a new table."""
 
@@ -57,7 +60,8 @@ def part_of(quota: Quota, num_gateways: int, rank: int) -> Part:
 
     Integers are dealt out evenly, the remainder to the lowest ranks. Where a burst or a concurrency is smaller than
     the number of gateways, the highest ranks get 0 and refuse: one each would exceed the quota. The rate is shared
-    evenly by those that have a part of the burst, so that none of it is lost.
+    evenly by those that have a part of the burst, so that none of it is lost. Of a burst that would take longer than
+    `MAX_SPAN_NS` to come again at its rate, there is only as much as comes in that time.
     """
     concurrency = UNLIMITED if quota.concurrency is None else _deal(quota.concurrency, num_gateways, rank)
     if quota.rate_per_s is None:
@@ -67,7 +71,7 @@ def part_of(quota: Quota, num_gateways: int, rank: int) -> Part:
     if mine == 0:
         return Part(RateLimit(1, 0), concurrency)
     interval_ns = math.ceil(min(num_gateways, burst) * 1e9 / quota.rate_per_s)
-    return Part(RateLimit(interval_ns, mine * interval_ns), concurrency)
+    return Part(RateLimit(interval_ns, min(mine, MAX_SPAN_NS // interval_ns) * interval_ns), concurrency)
 
 
 def decide(state: Holding | None, view: Part, event: None, now: int, draw: float) -> tuple[Holding, Part, str]:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from datahall.core.canonical import digest_of
 from datahall.core.ids import NAME_RULE, is_name
-from datahall.core.records import ColumnKind, Task
+from datahall.core.records import MIN_RATE_PER_S, ColumnKind, Task
 from datahall.spec.kinds import Direction, Many, Section
 
 HEAD = 1
@@ -221,7 +221,7 @@ class LimitsSection(Section):
     """What all who ask this application may ask of it together, over all gateways; beyond, they get 429."""
 
     rate_per_s: float | None = Field(
-        default=None, description="Requests a second, over time; without, no limit.", gt=0, le=1e9
+        default=None, description="Requests a second, over time; without, no limit.", ge=MIN_RATE_PER_S, le=1e9
     )
     burst: int | None = Field(
         default=None,

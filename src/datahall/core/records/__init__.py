@@ -7,6 +7,7 @@ from datahall.core.records.base import R, Record
 from datahall.core.records.bundle import Bundle, BundleManifest, EngineName
 from datahall.core.records.decided import Decided
 from datahall.core.records.deployment import (
+    MIN_RATE_PER_S,
     Deployment,
     KeyGrant,
     Priority,
@@ -59,6 +60,7 @@ CATALOGUE_RECORDS: tuple[type[Record], ...] = (
 
 __all__ = [
     "CATALOGUE_RECORDS",
+    "MIN_RATE_PER_S",
     "Act",
     "Answer",
     "AnswerSegment",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
@@ -11,6 +11,10 @@ from datahall.core.records.bundle import BundleManifest
 
 Priority = Literal["high", "normal", "low"]
 """Who waits, and who is refused, first: low before normal before high."""
+
+
+MIN_RATE_PER_S: Final = 1e-6
+"""One request in twelve days; the time between two of a far lower rate is no number of nanoseconds any more."""
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
