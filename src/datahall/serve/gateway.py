@@ -28,6 +28,7 @@ from datahall.serve.cache import Scope
 from datahall.serve.cached import AnswerCache
 from datahall.serve.config import GatewayConfig
 from datahall.serve.confirm import Freshness
+from datahall.serve.counters import Counters, CountersFile
 from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.door import Board, Door
 from datahall.serve.exchange import Plan, Request, Slot
@@ -62,6 +63,7 @@ class Gateway:
         self._decisions = _decision_files(config)
         self._shed_log = log_of(self._decisions, "shed")
         self._cache = AnswerCache(config.cache_bytes, log=log_of(self._decisions, "cache"))
+        self._counters = CountersFile(Path(config.runtime), config.gateway)
         self._recorder = Recorder(config, clock, self._cache)
         if self._recorder.num_torn_bytes:
             _LOG.warning("the answer log ended in %d bytes that are no record", self._recorder.num_torn_bytes)
@@ -107,6 +109,7 @@ class Gateway:
             loop.create_task(_every(self.config.poll_seconds, self._follow)),
             loop.create_task(_every(self.config.sync_seconds, self._recorder.tick)),
             loop.create_task(_every(self.config.sync_seconds, self._tick)),
+            loop.create_task(_every(self.config.count_seconds, self._count)),
             loop.create_task(_every(sweep, self._sweep)),
         ]
         await self._reach()
@@ -156,6 +159,7 @@ class Gateway:
         if self._decisions is not None:
             self._decisions.close()
         (Path(self.config.runtime) / f"gateway-{self.config.gateway}.json").unlink(missing_ok=True)
+        self._counters.remove()
 
     async def _hand_over(self) -> None:
         """Answer what clients send next with `Connection: close`, so that theirs is the end and no request crosses ours."""
@@ -362,8 +366,6 @@ class Gateway:
             "revision": self._follower.revision,
             "draining": self.draining,
             "problem": self._follower.problem,
-            "cache": self._cache.stats(),
-            "decisions": self._decisions.stats() if self._decisions is not None else None,
         }
         return json_response(body, status=200 if ready else 503)
 
@@ -372,6 +374,13 @@ class Gateway:
         now_ns = self._clock.monotonic_ns()
         self._cache.tick(now_ns)
         if self._decisions is not None and (work := self._decisions.flush(now_ns)) is not None:
+            await asyncio.get_running_loop().run_in_executor(None, work)
+
+    async def _count(self) -> None:
+        """Tell what was counted, without holding up answers."""
+        decisions = self._decisions.stats() if self._decisions is not None else None
+        work = self._counters.tell(Counters(pid=os.getpid(), cache=self._cache.stats(), decisions=decisions))
+        if work is not None:
             await asyncio.get_running_loop().run_in_executor(None, work)
 
     def _adopted(self) -> None:
