@@ -130,15 +130,14 @@ def _words(detail: Any, path: KeyPath, root: type[Section], keys: tuple[str, ...
         return f"is {show(value)}", f"{words} {context[name]:g}", ""
     if kind == "model_type" and (section := section_at(root, path)) is not None:
         return f"is {show(value)}", f"{_TYPES[kind]}: {', '.join(sorted(section.model_fields))}", ""
-    if kind in _TYPES:
-        return f"is {show(value)}", _expected_type(kind, value), ""
-    return _other(kind, value, context, detail["msg"])
+    return _of_type(kind, value) if kind in _TYPES else _other(kind, value, context, detail["msg"])
 
 
-def _expected_type(kind: str, value: Any) -> str:
+def _of_type(kind: str, value: Any) -> tuple[str, str, str]:
+    expected = _TYPES[kind]
     if kind == "string_type" and isinstance(value, int | float):
-        return f'text; write "{show(value)}" in quotes if that is meant'
-    return _TYPES[kind]
+        expected = f'text; write "{show(value)}" in quotes if that is meant'
+    return f"is {show(value)}", expected, ""
 
 
 def _other(kind: str, value: Any, context: dict[str, Any], message: str) -> tuple[str, str, str]:
