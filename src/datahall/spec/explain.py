@@ -128,16 +128,17 @@ def _words(detail: Any, path: KeyPath, root: type[Section], keys: tuple[str, ...
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
         return f"is {show(value)}", f"{words} {context[name]:g}", ""
-    if kind == "model_type" and (section := section_at(root, path)) is not None:
-        return f"is {show(value)}", f"{_TYPES[kind]}: {', '.join(sorted(section.model_fields))}", ""
-    return _of_type(kind, value) if kind in _TYPES else _other(kind, value, context, detail["msg"])
+    if kind in _TYPES:
+        return f"is {show(value)}", _expected_type(kind, value, section_at(root, path)), ""
+    return _other(kind, value, context, detail["msg"])
 
 
-def _of_type(kind: str, value: Any) -> tuple[str, str, str]:
-    expected = _TYPES[kind]
+def _expected_type(kind: str, value: Any, section: type[Section] | None) -> str:
+    if kind == "model_type" and section is not None:
+        return f"{_TYPES[kind]}: {', '.join(sorted(section.model_fields))}"
     if kind == "string_type" and isinstance(value, int | float):
-        expected = f'text; write "{show(value)}" in quotes if that is meant'
-    return f"is {show(value)}", expected, ""
+        return f'text; write "{show(value)}" in quotes if that is meant'
+    return _TYPES[kind]
 
 
 def _other(kind: str, value: Any, context: dict[str, Any], message: str) -> tuple[str, str, str]:
