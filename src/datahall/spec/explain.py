@@ -128,14 +128,14 @@ def _words(detail: Any, path: KeyPath, root: type[Section], keys: tuple[str, ...
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
         return f"is {show(value)}", f"{words} {context[name]:g}", ""
-    if kind == "model_type" and (section := section_at(root, path)) is not None:
-        return f"is {show(value)}", f"{_TYPES[kind]}: {', '.join(sorted(section.model_fields))}", ""
     if kind in _TYPES:
-        return f"is {show(value)}", _expected_type(kind, value), ""
+        return f"is {show(value)}", _expected_type(kind, value, section_at(root, path)), ""
     return _other(kind, value, context, detail["msg"])
 
 
-def _expected_type(kind: str, value: Any) -> str:
+def _expected_type(kind: str, value: Any, section: type[Section] | None) -> str:
+    if kind == "model_type" and section is not None:
+        return f"{_TYPES[kind]}: {', '.join(sorted(section.model_fields))}"
     if kind == "string_type" and isinstance(value, int | float):
         return f'text; write "{show(value)}" in quotes if that is meant'
     return _TYPES[kind]
