@@ -48,6 +48,25 @@ def test_what_was_decided_is_read_back_in_order_with_everything(tmp_path):
     assert (files.num_kept, files.num_dropped) == (5, 0)
 
 
+def test_work_that_is_never_done_is_done_with_the_next_or_at_the_end_and_once(tmp_path):
+    files = DecisionFiles(tmp_path, "g1")
+    log = files.of("cache")
+    never = []
+    for number in range(3):
+        keep(log, number)
+        never.append(files.flush(0))
+    assert numbers(tmp_path) == []
+    never[1]()
+    assert numbers(tmp_path) == [0, 1, 2]
+    keep(log, 3)
+    never.append(files.flush(0))
+    files.close()
+    for late in never:
+        late()
+    assert numbers(tmp_path) == [0, 1, 2, 3]
+    assert (files.num_kept, files.num_dropped) == (4, 0)
+
+
 def test_one_in_so_many_is_due_exactly_and_each_policy_counts_for_itself(tmp_path):
     files = DecisionFiles(tmp_path, "g1", sample_every=100)
     first, second = files.of("rate"), files.of("route")

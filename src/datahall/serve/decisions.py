@@ -17,6 +17,7 @@ import os
 import struct
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -103,6 +104,7 @@ class DecisionFiles:
         self._max_file_bytes, self._sample_every = max_bytes // 2, sample_every
         self._waiting: list[bytes] = []
         self._num_waiting_bytes = 0
+        self._handed: deque[list[bytes]] = deque()
         self._num_left, self._second = MAX_REFUSALS_PER_S, 0
         self._descriptor = -1
         self._index = 0
@@ -148,14 +150,15 @@ class DecisionFiles:
     def flush(self, monotonic_ns: int) -> Callable[[], None] | None:
         """Return what writes all that waits, as work for any thread; None if nothing waits. Called every 100 ms.
 
-        Blocks lie in the order in which their work is done.
+        Work that is never done, because whoever was to do it was stopped first, is done with the next, or by `close`.
         """
         if (second := monotonic_ns // 1_000_000_000) != self._second:
             self._second, self._num_left = second, MAX_REFUSALS_PER_S
         if not self._waiting:
             return None
-        bodies, self._waiting, self._num_waiting_bytes = self._waiting, [], 0
-        return lambda: self._write(bodies)
+        self._handed.append(self._waiting)
+        self._waiting, self._num_waiting_bytes = [], 0
+        return self._write_handed
 
     def stats(self) -> DecisionStats:
         """Return what became of the decisions so far."""
@@ -163,28 +166,32 @@ class DecisionFiles:
 
     def close(self) -> None:
         """Write what waits and close the file."""
-        if (work := self.flush(0)) is not None:
-            work()
+        self.flush(0)
+        self._write_handed()
         with self._turn:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
+    def _write_handed(self) -> None:
+        with self._turn:
+            while self._handed:
+                self._write(self._handed.popleft())
+
     def _write(self, bodies: list[bytes]) -> None:
         payload = b"".join((b"\xdd", len(bodies).to_bytes(4, "big"), *bodies))  # MessagePack's array 32
         block = _BLOCK.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
-        with self._turn:
-            try:
-                self._make_room(len(block))
-                num_written = os.write(self._descriptor, block)
-            except OSError as error:
-                num_written, self.problem = 0, f"decisions are not kept: {error.strerror}"
-            else:
-                self.problem = "" if num_written == len(block) else "decisions are not kept: the disk is full"
-            if num_written == len(block):
-                self.num_kept += len(bodies)
-            else:  # what came of it is passed over by whoever reads
-                self.num_dropped += len(bodies)
+        try:
+            self._make_room(len(block))
+            num_written = os.write(self._descriptor, block)
+        except OSError as error:
+            num_written, self.problem = 0, f"decisions are not kept: {error.strerror}"
+        else:
+            self.problem = "" if num_written == len(block) else "decisions are not kept: the disk is full"
+        if num_written == len(block):
+            self.num_kept += len(bodies)
+        else:  # what came of it is passed over by whoever reads
+            self.num_dropped += len(bodies)
 
     def _make_room(self, num_bytes: int) -> None:
         """Have a file open that takes so many bytes more."""
