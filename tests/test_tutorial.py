@@ -1,6 +1,8 @@
 """The tutorial is executed as it stands; so is every other page with console blocks that asks for it."""
 
 import importlib.util
+import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -25,7 +27,8 @@ def test_the_tutorial_does_what_it_says(tmp_path):
     examples = steps_of((ROOT / "docs" / "reference" / "http.md").read_text(encoding="utf-8"))
     assert [type(step) for step in examples].count(Command) >= 5
     stop = next(index for index, step in enumerate(steps) if getattr(step, "text", "") == "datahall stop")
-    steps[stop:stop] = [*examples, *pages("13-traceability"), *pages("21-storage")]
+    up = ("13-traceability", "21-storage", "11-low-latency", "15-inference", "25-throughput", "18-load")
+    steps[stop:stop] = [*examples, *(step for name in up for step in pages(name))]
     steps += pages("26-reliability")
     console = Console(tmp_path, tmp_path / "tumours" / ".datahall")  # where a reader's would be
     wrong = []
@@ -101,6 +104,7 @@ class Echo(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.send_response(200)
+        self.send_header("Kind", "test")
         self.end_headers()
         self.wfile.write(f"{self.path} {self.headers['X-API-Key']} {body}".encode())
 
@@ -108,10 +112,19 @@ class Echo(BaseHTTPRequestHandler):
         pass
 
 
-def test_without_curl_the_same_is_asked_through_httpx(tmp_path):
+@pytest.mark.parametrize("flags", ["-s", "-si"])
+def test_without_curl_the_same_is_asked_through_httpx(tmp_path, flags):
     (tmp_path / "rows.json").write_text('{"rows": []}')
     with HTTPServer(("127.0.0.1", 0), Echo) as server:
         Thread(target=server.handle_request, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/predict/a"
-        done = curl(["curl", "-s", "-H", "X-API-Key: dh_1", "-d", "@rows.json", address], tmp_path)
-    assert done.stdout == '/predict/a dh_1 {"rows": []}'
+        done = curl(["curl", flags, "-H", "X-API-Key: dh_1", "-d", "@rows.json", address], tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == '/predict/a dh_1 {"rows": []}'
+    assert ("HTTP/1.1 200 OK" in lines, "Kind: test" in lines) == (flags == "-si", flags == "-si")
+
+
+def test_a_process_is_killed_as_a_shell_does_it(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert Console(tmp_path, tmp_path).run(Command(1, f"kill -9 {child.pid}", ())) == []
+        assert child.wait(60) == -9

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -95,6 +96,9 @@ class Console:
         return [f"line {command.line}: `{command.text}` did not print '{line}' but:\n{output}" for line in missing]
 
     def _do(self, words: list[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
+        if words[:2] == ["kill", "-9"]:  # a shell has it built in, and not every machine as a program
+            os.kill(int(words[2]), signal.SIGKILL)
+            return subprocess.CompletedProcess(words, 0, "", "")
         if words[0] == "curl" and shutil.which("curl") is None:
             return curl(words, self.folder)
         program = [sys.executable, "-m", "datahall.app.cli"] if Path(words[0]).name == "datahall" else [words[0]]
@@ -130,8 +134,8 @@ class Console:
 
 
 def curl(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    """Do what a `curl -s` of our pages does, on a machine without it: knows -H, -d TEXT, -d @FILE and an address."""
-    headers, body, address = {}, None, ""
+    """Do what a `curl -s` of our pages does, on a machine without it: knows -i, -H, -d TEXT, -d @FILE and an address."""
+    headers, body, address, shows_head = {}, None, "", False
     rest = iter(words[1:])
     for word in rest:
         if word == "-H":
@@ -139,12 +143,16 @@ def curl(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
             headers[name] = value
         elif word == "-d":
             body = next(rest)
-        elif not word.startswith("-"):
+        elif word.startswith("-"):
+            shows_head = "i" in word
+        else:
             address = word
     if body is not None and body.startswith("@"):
         body = (folder / body[1:]).read_text(encoding="utf-8")
     said = httpx.request("GET" if body is None else "POST", address, headers=headers, content=body, timeout=60)
-    return subprocess.CompletedProcess(words, 0, said.text, "")
+    head = [f"HTTP/1.1 {said.status_code} {said.reason_phrase}"]
+    head += [f"{name.decode()}: {value.decode()}" for name, value in said.headers.raw]
+    return subprocess.CompletedProcess(words, 0, "\n".join([*head, "", said.text] if shows_head else [said.text]), "")
 
 
 _PART = re.compile(r"([A-Z]+_ID\b|\.\.\.|[0-9a-f]{12,}|\d+(?:[.,:]\d+)*)")

@@ -34,7 +34,9 @@ from datahall.security.packing import put_tree
 from datahall.security.sealing import seal
 from datahall.security.signing import Ed25519Signer
 from datahall.security.trees import TreeReader
+from datahall.serve.cache import ResponseCache
 from datahall.serve.confirm import Freshness, publish_confirmation
+from datahall.serve.counters import Counters, CountersFile, read_counters
 from datahall.serve.gateway import Gateway
 from datahall.serve.segment_files import read_segment, segment_files
 from datahall.serve.segments import AnswerLog
@@ -406,6 +408,17 @@ def acknowledged_state(folder: Path) -> str:
     return str(msgspec.json.decode(path.read_bytes())["revision"]) if path.exists() else NOTHING
 
 
+def count(folder: Path) -> None:
+    stats = ResponseCache[None](1 << 20).stats()
+    work = CountersFile(folder, "g1").tell(Counters(pid=7, cache=stats, decisions=None))
+    assert work is not None
+    work()
+
+
+def counters_state(folder: Path) -> str:
+    return "told" if read_counters(folder, "g1", 7) is not None else NOTHING
+
+
 def choose_runtime(folder: Path) -> None:
     HallPaths(folder).runtime()
 
@@ -465,6 +478,7 @@ SCENARIOS: dict[str, Scenario] = {
     "a head is witnessed": Scenario(nothing, publish_note, witness_state),
     "the supervisor says where it is": Scenario(nothing, write_supervisor, supervisor_state, TOLD),
     "a gateway acknowledges": Scenario(nothing, acknowledge, acknowledged_state, TOLD),
+    "a gateway counts": Scenario(nothing, count, counters_state, TOLD, does_without=True),
     "a hall remembers its sockets": Scenario(nothing, choose_runtime, runtime_state, TOLD, clean=forget_runtime),
 }
 """By what is done; every failpoint of the code is reached by one of them, or listed in `test_failpoints.ELSEWHERE`."""

@@ -30,6 +30,7 @@ AROUND = {
     "backends/launch/local.py": "a log is turned over; nothing rests on it",
     "app/http/listen.py": "a socket, gone with its process anyway",
     "serve/replica.py": "a socket, gone with its process anyway",
+    "serve/counters.py": "figures of a process, gone with it anyway",
     "serve/gateway.py": "says that this gateway is there, and is read only while its process lives",
     "app/supervisor.py": "says that a supervisor is there, and is believed only while its process lives",
     "core/hall.py": "remembers a folder of sockets, and is believed only while that is there",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datahall.policy.admit import ADMITTED, RETRY_SPREAD_S, Admission, AdmitView, Arrival, decide, step
+from datahall.policy.admit import ADMITTED, RETRY_SPREAD_S, Admission, AdmitView, Arrival, bound, decide
 from datahall.policy.rate import NEVER
 
 IDLE = AdmitView(
@@ -65,7 +65,7 @@ def test_own_quotas_come_before_what_others_take():
 
 @pytest.mark.parametrize(("priority", "first_refused"), [("low", 48), ("normal", 64), ("high", 88)])
 def test_priorities_are_refused_in_steps_of_the_limit(priority, first_refused):
-    assert step(64, priority) == first_refused
+    assert bound(64, priority) == first_refused
     assert ask(priority, app_in_flight=first_refused - 1)[2] == "admitted"
     assert ask(priority, app_in_flight=first_refused)[2] == "app_overloaded"
     over = {"team_in_flight": 60, "hall_limit": 64, "app_limit": 99}

@@ -27,6 +27,42 @@ def test_what_waits_goes_together_at_once():
     assert keys(queue.take(0, 1).batches) == [[0, 1, 2]]
 
 
+def filling(num_active, offers):
+    """Return what `is_filling` says at each look, between which so many requests come."""
+    queue = BatchQueue(SETTINGS)
+    queue.finished(num_active, num_active, MS // 10, 0)
+    said, number = [], 0
+    for num_new in offers:
+        for _ in range(num_new):
+            queue.offer(item(number), 1)
+            number += 1
+        said.append(queue.is_filling())
+    return said
+
+
+def test_a_batch_grows_while_each_look_finds_more_of_those_who_were_active():
+    assert filling(4, [1, 1, 0]) == [True, True, False]
+    assert filling(4, [1, 3]) == [True, False]
+    assert filling(6, [2, 2, 1, 0]) == [True, True, True, False]
+
+
+def test_a_lone_request_goes_at_the_first_look():
+    assert filling(1, [1]) == [False]
+    assert filling(0, [1]) == [False]
+
+
+def test_a_full_batch_waits_for_nothing():
+    queue = BatchQueue(SETTINGS)
+    queue.finished(8, 80, MS // 10, 0)
+    queue.offer(item(0, num_rows=10), 1)
+    assert not queue.is_filling()
+
+
+@given(st.integers(0, 20), st.lists(st.integers(0, 3), max_size=30))
+def test_a_batch_is_looked_at_no_oftener_than_requests_come(num_active, offers):
+    assert sum(filling(num_active, offers)) <= min(sum(offers), max(0, num_active - 1))
+
+
 def test_rows_bound_a_batch_and_a_large_request_goes_alone():
     queue = BatchQueue(SETTINGS)
     for key, rows in enumerate([6, 4, 1, 50, 2]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import msgspec
 import pytest
@@ -12,8 +13,10 @@ from datahall.core.errors import UserError
 from datahall.core.records import Answer
 from datahall.serve.cached import AnswerCache
 from datahall.serve.config import GatewayLimits
+from datahall.serve.counters import Counters, CountersFile, read_counters
 from datahall.serve.decisions import decision_files, read_decision_file
 from datahall.serve.recording import salted_digest
+from datahall.serve.routes import HOT_ROUTES
 
 ROW = {"petal length": 2.0, "petal width": 1.0}
 PATH = "/predict/flowers"
@@ -188,13 +191,42 @@ def test_a_record_without_the_field_reads_and_a_computed_answer_is_written_witho
     assert msgspec.msgpack.decode(written, type=Answer) == record
 
 
-def test_readyz_tells_hits_bytes_and_what_became_of_decisions(cached):
+def test_hits_are_told_to_whoever_runs_the_hall_and_to_nobody_else(cached):
     for _ in range(3):
         cached.ask("POST", PATH, ROW)
-    ready = cached.ask("GET", "/readyz").json()
-    assert (ready["cache"]["num_hits"], ready["cache"]["num_misses"], ready["cache"]["num_entries"]) == (2, 1, 1)
-    assert ready["cache"]["num_bytes"] > 0
-    assert ready["decisions"] is None
+    cached.until(lambda: counted(cached, num_hits=2) is not None)
+    told = counted(cached, num_hits=2)
+    assert (told.cache.num_misses, told.cache.num_entries, told.decisions) == (1, 1, None)
+    assert told.cache.num_bytes > 0
+    for public in (route for route in HOT_ROUTES if route.permission == "public"):
+        said = cached.ask("GET", public.path, key=None)
+        assert said.status == 200
+        assert b"num_" not in said.body, public.path
+
+
+def counted(world, *, num_hits):
+    """Return the gateway's counters once they have so many hits."""
+    told = read_counters(world.folder / "run", world.gateway.config.gateway, os.getpid())
+    return told if told is not None and told.cache.num_hits == num_hits else None
+
+
+def test_counters_of_a_process_that_has_died_are_not_its_successors(tmp_path, cached):
+    cached.ask("POST", PATH, ROW)
+    stats = cached.gateway._cache.stats()
+    CountersFile(tmp_path, "g1").tell(Counters(pid=7, cache=stats, decisions=None))()
+    assert read_counters(tmp_path, "g1", 7).cache == stats
+    assert read_counters(tmp_path, "g1", 8) is None
+    assert read_counters(tmp_path, "g2", 7) is None
+    (tmp_path / "counters-g1.json").write_text("{")
+    assert read_counters(tmp_path, "g1", 7) is None
+
+
+def test_counters_are_written_when_they_change_and_a_disk_that_fails_stops_nobody(tmp_path, cached):
+    counters = Counters(pid=7, cache=cached.gateway._cache.stats(), decisions=None)
+    file = CountersFile(tmp_path / "gone", "g1")
+    file.tell(counters)()
+    assert file.tell(counters) is None
+    assert file.tell(msgspec.structs.replace(counters, pid=8)) is not None
 
 
 def test_decisions_of_a_gateway_are_logged_and_come_out_the_same_again(world, predictor, tmp_path):

@@ -166,7 +166,8 @@ class World:
         client.since_ns = self.timers.ns
         self.clients.append(client)
         try:
-            self.lane.offer(Call(Rows(num_rows, values=[(x,)] * num_rows), self.timers.ns + patience_ns, client))
+            rows = Rows(num_rows, values=[(x,)] * num_rows)
+            self.lane.offer(Call(rows, num_rows, self.timers.ns + patience_ns, client))
         except DatahallError as error:
             client.outcomes.append(error)
             client.waited_ns = 0

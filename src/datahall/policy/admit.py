@@ -108,14 +108,14 @@ def _crowded(view: AdmitView, event: Arrival, now: int) -> tuple[Reason, int] | 
         return "deadline", OTHERS
     if 16 * view.peers_in_flight < view.app_limit and 16 * view.peers_in_flight < view.hall_limit:
         return None
-    if view.app_in_flight >= step(view.app_limit, event.priority):
+    if view.app_in_flight >= bound(view.app_limit, event.priority):
         return "app_overloaded", OTHERS
-    if view.team_in_flight >= view.team_share and view.hall_in_flight >= step(view.hall_limit, event.priority):
+    if view.team_in_flight >= view.team_share and view.hall_in_flight >= bound(view.hall_limit, event.priority):
         return "hall_overloaded", OTHERS
     return None
 
 
-def step(limit: int, priority: Priority) -> int:
+def bound(limit: int, priority: Priority) -> int:
     """Return how many requests may be in flight, of all priorities, for one more of this priority to be refused."""
     if priority == "normal":
         return limit

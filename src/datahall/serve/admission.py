@@ -63,14 +63,14 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
         return _response(self)
 
 
-class Place:
+class Place(msgspec.Struct, gc=False):
     """A request's place among those in flight."""
 
-    __slots__ = ("_admission", "_app", "_open", "_rank", "_team")
-
-    def __init__(self, admission: Admission, team: _Team, app: _App, rank: int) -> None:
-        self._admission, self._team, self._app, self._rank = admission, team, app, rank
-        self._open = True
+    _admission: Admission
+    _team: _Team
+    _app: _App
+    _rank: int
+    _open: bool = True
 
     def leave(self, now_ns: int, *, sample_ns: int | None) -> None:
         """Give the place back; a second call does nothing.

@@ -1,8 +1,8 @@
 """Which waiting requests go to a replica together, and when: a queue without I/O whose time is an argument.
 
-The rule, as measured: take what is there at once; wait for more only where the model is slow and more than
-one client is active, then for at most half of the last batch's time and only until every active client's request has
-come back. A lone request never waits.
+The rule, as measured: take what is there at once, once a look at what has arrived finds no more of it (`is_filling`);
+wait for more only where the model is slow and more than one client is active, then for at most half of the last batch's
+time and only until every active client's request has come back. A lone request never waits.
 
 What waits too long, by three rules that cost nothing while there is room:
 - at the door: a request whose predicted wait passes its deadline is refused at once (`offer`);
@@ -88,7 +88,7 @@ class BatchQueue(Generic[T]):
         """Rows of one batch: the settings', or the model's own cap where that is lower."""
         self._waiting: deque[Item[T]] = deque()
         self._num_rows = 0
-        self._num_active = 0
+        self._num_active = self._num_seen = 0
         self._pace = Pace()
         self._last_ns = 0
         self._crowd_ns = 0.0
@@ -141,6 +141,16 @@ class BatchQueue(Generic[T]):
         self._waiting.extendleft(reversed(items))
         self._num_rows += sum(item.num_rows for item in items)
 
+    def is_filling(self) -> bool:
+        """Return whether to look again at once, once more of what has arrived is parsed, before `take`.
+
+        Where a model is fast, most of a batch's cost is in sending it: while each look finds more requests than the one
+        before, and not all clients' that were active are there, the batch still grows. A lone request is sent at once.
+        """
+        num_waiting, before = len(self._waiting), self._num_seen
+        self._num_seen = num_waiting
+        return before < num_waiting < self._num_active and self._num_rows < self.max_rows
+
     def take(self, now_ns: int, num_idle: int) -> Taken[T]:
         """Return what to do at `now_ns` with `num_idle` replicas that have nothing to do."""
         expired = self._expire(now_ns, num_idle)
@@ -157,6 +167,7 @@ class BatchQueue(Generic[T]):
         batches: list[tuple[Item[T], ...]] = []
         while self._waiting and len(batches) < num_idle:
             batches.append(self._next_batch())
+        self._num_seen = 0
         wake = self._waiting[0].deadline_ns if self._waiting else None
         return Taken(tuple(batches), expired, shed, wake)
 

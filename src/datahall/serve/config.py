@@ -98,3 +98,5 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What this gateway's files of decisions may take together."""
     poll_seconds: float = 0.2
     sync_seconds: float = 0.1
+    count_seconds: float = 1.0
+    """How often `counters-<id>.json` is written, where something was counted."""

@@ -61,11 +61,6 @@ class Slot:
         self.response: Response | None = None
         self.splice: Splice | None = None
 
-    @property
-    def gone(self) -> bool:
-        """Whether the client has left."""
-        return self.connection.closed
-
     def respond(self, response: Response) -> None:
         """Give the answer; it leaves when all before it have left."""
         if self.response is None:

@@ -25,6 +25,8 @@ class Follower:
         freshness: Freshness | None = None,
     ) -> None:
         self.index: Index | None = None
+        self.mark = object()
+        """Another one whenever routes, keys or their standing change: what was decided on a head counts no more."""
         self._source = source
         self._make_lane = make_lane
         self._clock = clock
@@ -68,6 +70,13 @@ class Follower:
 
     def step(self) -> None:
         """Look for a newer table and take it up when it is due; called every 200 ms."""
+        before = self.index, self.index.keys if self.index is not None else None, self.is_stale
+        self._step()
+        after = self.index, self.index.keys if self.index is not None else None, self.is_stale
+        if any(old is not new for old, new in zip(before, after, strict=True)):
+            self.mark = object()
+
+    def _step(self) -> None:
         table = self._source.poll()
         now = self._clock.monotonic_ns()
         if table is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -27,6 +28,7 @@ from datahall.serve.cache import Scope
 from datahall.serve.cached import AnswerCache
 from datahall.serve.config import GatewayConfig
 from datahall.serve.confirm import Freshness
+from datahall.serve.counters import Counters, CountersFile
 from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.door import Board, Door
 from datahall.serve.exchange import Plan, Request, Slot
@@ -61,6 +63,7 @@ class Gateway:
         self._decisions = _decision_files(config)
         self._shed_log = log_of(self._decisions, "shed")
         self._cache = AnswerCache(config.cache_bytes, log=log_of(self._decisions, "cache"))
+        self._counters = CountersFile(Path(config.runtime), config.gateway)
         self._recorder = Recorder(config, clock, self._cache)
         if self._recorder.num_torn_bytes:
             _LOG.warning("the answer log ended in %d bytes that are no record", self._recorder.num_torn_bytes)
@@ -106,6 +109,7 @@ class Gateway:
             loop.create_task(_every(self.config.poll_seconds, self._follow)),
             loop.create_task(_every(self.config.sync_seconds, self._recorder.tick)),
             loop.create_task(_every(self.config.sync_seconds, self._tick)),
+            loop.create_task(_every(self.config.count_seconds, self._count)),
             loop.create_task(_every(sweep, self._sweep)),
         ]
         await self._reach()
@@ -155,6 +159,7 @@ class Gateway:
         if self._decisions is not None:
             self._decisions.close()
         (Path(self.config.runtime) / f"gateway-{self.config.gateway}.json").unlink(missing_ok=True)
+        self._counters.remove()
 
     async def _hand_over(self) -> None:
         """Answer what clients send next with `Connection: close`, so that theirs is the end and no request crosses ours."""
@@ -283,8 +288,7 @@ class Gateway:
         self, speech: Speech, num_json_bytes: bytes | None, grant: KeyGrant, lane: Lane, scope: Scope | None
     ) -> tuple[Callable[[bytes, Slot], None], Callable[[], bool]]:
         """Return what answers a body, and whether a request with the same head would be decided on alike by now."""
-        follower, index = self._follower, self._follower.index
-        keys = index.keys if index is not None else None
+        follower, mark = self._follower, self._follower.mark
         expires_at_ns, now_ns = grant.expires_at_ns, self._clock.now_ns
         read = speech.read
         if num_json_bytes is not None and speech.read_binary is not None:
@@ -298,8 +302,8 @@ class Gateway:
                 slot.respond(refused if speech.tell is None else speech.tell(refused))
 
         def holds() -> bool:
-            same = follower.index is index and index is not None and index.keys is keys and not self.draining
-            return same and not follower.is_stale and (expires_at_ns is None or now_ns() < expires_at_ns)
+            same = follower.mark is mark and not self.draining
+            return same and (expires_at_ns is None or now_ns() < expires_at_ns)
 
         return answer, holds
 
@@ -331,7 +335,7 @@ class Gateway:
                 place.leave(started_ns, sample_ns=None)
                 slot.respond(self._recorder.repeat(lane.route, lane.revision, ticket, kept))
                 return
-            lane.offer(Call(asked.rows, deadline_ns, ticket))
+            lane.offer(Call(asked.rows, asked.rows.num_rows, deadline_ns, ticket))
         except DatahallError as error:
             place.leave(started_ns, sample_ns=None)
             refused = from_error(error, retry_after_s=lane.retry_after_s())
@@ -362,8 +366,6 @@ class Gateway:
             "revision": self._follower.revision,
             "draining": self.draining,
             "problem": self._follower.problem,
-            "cache": self._cache.stats(),
-            "decisions": self._decisions.stats() if self._decisions is not None else None,
         }
         return json_response(body, status=200 if ready else 503)
 
@@ -372,6 +374,13 @@ class Gateway:
         now_ns = self._clock.monotonic_ns()
         self._cache.tick(now_ns)
         if self._decisions is not None and (work := self._decisions.flush(now_ns)) is not None:
+            await asyncio.get_running_loop().run_in_executor(None, work)
+
+    async def _count(self) -> None:
+        """Tell what was counted, without holding up answers."""
+        decisions = self._decisions.stats() if self._decisions is not None else None
+        work = self._counters.tell(Counters(pid=os.getpid(), cache=self._cache.stats(), decisions=decisions))
+        if work is not None:
             await asyncio.get_running_loop().run_in_executor(None, work)
 
     def _adopted(self) -> None:
@@ -466,6 +475,7 @@ def serve(config: GatewayConfig, *, connect: Connect, clock: Clock, listening: C
             loop.add_signal_handler(number, stop.set)
         gateway = Gateway(config, connect=connect, clock=clock)
         await gateway.start()
+        gc.freeze()  # what the libraries made stays; looking it through again would only hold up answers
         listening(gateway.port)
         await stop.wait()
         await gateway.drain()

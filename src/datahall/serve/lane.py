@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from datahall.core.errors import DatahallError, UnavailableError, UserError
 from datahall.core.ports import Clock
 from datahall.core.records import Route, RouteReplica
@@ -42,14 +44,15 @@ class Context(Protocol):
         """Nothing more is done for the call. May be told twice."""
 
 
-class Call:
-    """One request for answers on its way; `context` is the gateway's own."""
+class Call(msgspec.Struct, gc=False, eq=False):
+    """One request for answers on its way."""
 
-    __slots__ = ("attempts", "context", "deadline_ns", "num_rows", "rows")
-
-    def __init__(self, rows: Rows, deadline_ns: int, context: Context) -> None:
-        self.rows, self.num_rows, self.deadline_ns, self.context = rows, rows.num_rows, deadline_ns, context
-        self.attempts = 0
+    rows: Rows
+    num_rows: int
+    deadline_ns: int
+    context: Context
+    """The gateway's own."""
+    attempts: int = 0
 
 
 Answered = Callable[["Lane", list[Call], Outcome, str], None]
@@ -215,6 +218,9 @@ class Lane:
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
+        if self._queue.is_filling():
+            self._soon()
+            return
         now = self._clock.monotonic_ns()
         idle = self._fleet.idle(now) if len(self._queue) or self._late else []
         if len(self._queue) and not self._num_ready and not self._flights:

@@ -55,7 +55,7 @@ class Ticket(msgspec.Struct, gc=False):
     @property
     def gone(self) -> bool:
         """Whether the client has left."""
-        return self.slot.gone
+        return self.slot.connection.closed
 
 
 class Origin(NamedTuple):

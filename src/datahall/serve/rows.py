@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
-from itertools import chain
 
 import msgspec
 import numpy as np
@@ -36,12 +36,22 @@ def join(many: Sequence[Rows]) -> dict[str, np.ndarray]:
     """Return the tensors of one batch, rows in the order given: `{TABLE: float64 (rows, features)}`, or columns."""
     first = many[0].columns
     if first is None:
-        rows = many[0].values if len(many) == 1 else list(chain.from_iterable(one.values or () for one in many))
-        return {TABLE: np.array(rows, dtype=np.float64)}
+        return {TABLE: _matrix([row for one in many for row in one.values or ()])}
     if len(many) == 1:
         return dict(first)
     columns = [one.columns for one in many if one.columns is not None]
     return {name: np.concatenate([one[name] for one in columns]) for name in first}
+
+
+def _matrix(rows: list[Sequence[float | None]]) -> np.ndarray:
+    """Return the rows as float64; None becomes NaN."""
+    width = len(rows[0])
+    pack = struct.Struct(f"<{width}d").pack  # half the time of numpy's own way, which looks at each value's type first
+    try:
+        raw = b"".join([pack(*row) for row in rows])
+    except (struct.error, OverflowError):  # a missing value, or an integer that only numpy's way refuses by name
+        return np.array(rows, dtype=np.float64)
+    return np.frombuffer(raw, dtype="<f8").reshape(len(rows), width)
 
 
 def to_columns(features: Sequence[Column], arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

@@ -11,6 +11,8 @@ from datahall.app.cli.show import AsJson, coloured, console, print_json, size, t
 from datahall.app.gateways import GatewayState, living, name_of
 from datahall.app.supervision import SupervisorState, read_state
 from datahall.core.hall import HallPaths
+from datahall.serve.cache import CacheStats
+from datahall.serve.counters import Counters, read_counters
 
 command = typer.Typer(add_completion=False)
 
@@ -56,6 +58,8 @@ def ps(ctx: typer.Context, as_json: AsJson = False) -> None:
     if status.cache:
         held = f"{size(status.cache.held_bytes)} of {size(status.cache.limit_bytes)}"
         out.print(f"read cache: {status.cache.hits:,} hits, {status.cache.misses:,} misses; it holds {held}")
+    if said := _given_again(gateways):
+        out.print(said)
     for problem in status.problems:
         out.print(f"[red]problem:[/red] {problem}")
 
@@ -64,11 +68,14 @@ def _gateways(paths: HallPaths, state: SupervisorState | None) -> list[dict[str,
     """Return a line for each gateway that ought to run, whether it does or not."""
     if state is None:
         return []
-    found = {each.gateway: each for each in living(paths.runtime())}
-    return [_line(name, found.get(name, _NONE)) for name in map(name_of, range(state.num_gateways))]
+    runtime = paths.runtime()
+    found = {each.gateway: each for each in living(runtime)}
+    names = map(name_of, range(state.num_gateways))
+    states = [(name, found.get(name, _NONE)) for name in names]
+    return [_line(name, gateway, read_counters(runtime, name, gateway.pid)) for name, gateway in states]
 
 
-def _line(name: str, gateway: GatewayState) -> dict[str, Any]:
+def _line(name: str, gateway: GatewayState, counters: Counters | None) -> dict[str, Any]:
     state = "not running" if not gateway.pid else "draining" if gateway.draining else "ready"
     if gateway.pid and not gateway.port:
         state = "starting"
@@ -80,4 +87,16 @@ def _line(name: str, gateway: GatewayState) -> dict[str, Any]:
         "revision": gateway.revision,
         "draining": gateway.draining,
         "problem": gateway.problem,
+        "cache": counters.cache if counters else None,
+        "decisions": counters.decisions if counters else None,
     }
+
+
+def _given_again(gateways: list[dict[str, Any]]) -> str:
+    """Return what the response caches did since their gateways started; empty where nothing was looked up."""
+    caches: list[CacheStats] = [each["cache"] for each in gateways if each["cache"]]
+    num_hits, num_misses = sum(each.num_hits for each in caches), sum(each.num_misses for each in caches)
+    if not num_hits + num_misses:
+        return ""
+    held = size(sum(each.num_bytes for each in caches))
+    return f"response cache: {num_hits:,} hits, {num_misses:,} misses; it holds {held}"
