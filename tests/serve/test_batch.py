@@ -146,8 +146,8 @@ def test_a_new_queue_has_the_bounds_that_were_measured():
         linger=0.5,
         target_ns=5 * MS,
         target_batches=2.0,
-        crowd_ns=250 * MS,
-        cheap_ns=MS // 10,
+        crowd_ns=200 * MS,
+        cheap_ns=150_000,
         interval_ns=100 * MS,
     )
     queue = BatchQueue()

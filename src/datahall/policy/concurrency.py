@@ -26,11 +26,11 @@ class LimitView(msgspec.Struct, frozen=True, gc=False):
     """No answer that takes less is too late, however many times the base it is."""
     learns: bool = True
     """Whether the base follows what is measured; otherwise it stays as the state has it."""
-    crowd_ns: float = 250_000_000.0
+    crowd_ns: float = 200_000_000.0
     """What an answer may take where it is cheap: a crowd that waits its turn bounds itself, and one refused asks again."""
-    cheap_ns: float = 100_000.0
-    """Answers are cheap that follow one another so closely or more. A refusal costs at least a tenth of such an answer,
-    so refusing is no way to do more; for dearer ones the time falls with the square of the price."""
+    cheap_ns: float = 150_000.0
+    """Answers are cheap that follow one another so closely or more. A refusal costs about a tenth of such an answer or more,
+    so refusing is no way to do more; for dearer ones the time falls with the cube of the price."""
 
 
 class Window(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +39,8 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     mean_ns: float
     """How long answers took; above 0."""
     peak_in_flight: int
+    pace_ns: float = 0.0
+    """From one answer to the next, idle times included; 0 is not known."""
 
 
 class LimitState(msgspec.Struct, frozen=True, gc=False):
@@ -89,9 +91,11 @@ def decide(state: LimitState, view: LimitView, event: Window, now: int, draw: fl
     elif 2 * event.peak_in_flight >= limit:
         quick = 2.0 * event.mean_ns <= allowed
         limit, reason = limit * (1.25 if quick else 1.0) + math.sqrt(limit), "grown"
-        if quick and _waits_its_turn(view, event) >= allowed:
-            # Cheap answers: room at once for as many as can wait, for a crowd that is refused comes again at once.
-            limit = max(limit, event.peak_in_flight * allowed / event.mean_ns)
+        if quick:
+            # Room at once for as many as can wait: refused, they come again at once. While a crowd comes its answers have
+            # not waited yet as long as they will, so here the pace is taken from their number as well.
+            pace_ns = max(event.pace_ns, event.mean_ns / event.peak_in_flight)
+            limit = max(limit, crowd_ns(view.crowd_ns, view.cheap_ns, pace_ns) / pace_ns)
     elif limit < view.calm:
         limit, reason = min(float(view.calm), limit + math.sqrt(limit)), "calm"
     limit = min(float(view.ceiling), max(float(view.floor), limit))
@@ -108,7 +112,7 @@ def allowed_ns(state: LimitState, view: LimitView, event: Window) -> float:
 
 def crowd_ns(most_ns: float, cheap_ns: float, pace_ns: float) -> float:
     """Return how long a crowd may wait whose answers follow one another every `pace_ns` (above 0)."""
-    return most_ns * min(1.0, (cheap_ns / pace_ns) ** 2)
+    return most_ns * min(1.0, (cheap_ns / pace_ns) ** 3)
 
 
 def _waits_its_turn(view: LimitView, event: Window) -> float:

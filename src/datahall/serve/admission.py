@@ -208,7 +208,8 @@ class _Gauge:
         settings = self._settings
         if self._num < settings.window_num and now_ns < self._due_ns + 9 * settings.window_ns:
             return
-        window = Window(max(1.0, self._sum_ns / self._num), self.peak)
+        self.pace_ns = (now_ns - self._due_ns + settings.window_ns) // self._num
+        window = Window(max(1.0, self._sum_ns / self._num), self.peak, self.pace_ns)
         before, draw = self.state, self._draw()
         answered = concurrency.decide(before, self._view, window, now_ns, draw)
         self.state, self.limit, _ = answered
@@ -216,7 +217,6 @@ class _Gauge:
             self._log.keep((before, self._view, window, now_ns, draw), answered)
         self.usual_ns = concurrency.allowed_ns(self.state, self._view, window) / self._view.tolerance
         self.mean_ns = int(window.mean_ns)
-        self.pace_ns = (now_ns - self._due_ns + settings.window_ns) // self._num
         self._sum_ns, self._num = 0.0, 0
         self._due_ns, self.peak = now_ns + settings.window_ns, in_flight
 

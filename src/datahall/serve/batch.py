@@ -42,10 +42,10 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The part of the last batch's time that may be waited."""
     target_ns: int = 5_000_000
     """How long a request may wait while the queue stands, or `target_batches` full batches if that is longer."""
-    crowd_ns: int = 250_000_000
+    crowd_ns: int = 200_000_000
     """How long it may wait where it is cheap: the time and the price of `concurrency.LimitView`, so that the queue does not
     shed a crowd that was let in."""
-    cheap_ns: int = 100_000
+    cheap_ns: int = 150_000
     target_batches: float = 2.0
     interval_ns: int = 100_000_000
     """For so long, or for twice the target if that is longer, the wait must exceed the target before the queue counts
