@@ -25,8 +25,9 @@ help: ## show this list
 demo: run-env ## take a table through its whole lifecycle, and show it
 	@$(PY) -m datahall.app.demo
 
+# A worker keeps to its half of the files (and takes from the other when done), so what a file prepares is prepared once.
 test: check ## install what tests need, then lint, types, imports and every test
-	$(PY) -m pytest -q -n $(JOBS) -m "not torture"
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not torture"
 
 test-fast: test-env ## the tests that failed last, or all of them, stopping at the first failure
 	$(PY) -m pytest -q -x -m "not torture" --last-failed --last-failed-no-failures all

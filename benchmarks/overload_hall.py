@@ -19,7 +19,7 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from datahall.backends.transport.unix import connect
+from datahall.backends.transport.unix import UnixTransport
 from datahall.core.canonical import digest_bytes, digest_of
 from datahall.core.clock import SystemClock
 from datahall.core.ports import Columns
@@ -187,7 +187,9 @@ def main(name: str, core: int) -> int:
     told = sys.stdin.buffer.read()
     if name == "gateway":
         config = msgspec.json.decode(told, type=GatewayConfig)
-        return serve(config, connect=connect, clock=SystemClock(), listening=lambda port: print(port, flush=True))
+        return serve(
+            config, transport=UnixTransport(), clock=SystemClock(), listening=lambda port: print(port, flush=True)
+        )
     order = json.loads(told)
     return run(
         msgspec.convert(order["request"], ReplicaRequest),

@@ -15,7 +15,7 @@ ENTRY_KINDS = (
     "deployment.retired replica.started replica.changed routes.published answers.sealed answers.erased entry.void "
     "run.answered blobs.condemned blobs.pardoned artifact.erased keys.rotated keys.rewrapped keys.retired"
 )
-PORTS = "Answerer BlobStore Catalogue Clock Coordinator Launcher LedgerStore Predictor Process Signer Witness"
+PORTS = "Answerer BlobStore Catalogue Clock Coordinator Launcher LedgerStore Link Predictor Process Signer Transport Witness"
 TABLES = (
     "answer_segment api_key app artifact bundle candidate deployment environment evidence evidence_key garbage holdout policy replica "
     "retired_master route_table run snapshot step verdict version"

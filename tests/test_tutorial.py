@@ -21,6 +21,7 @@ def pages(name):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("datahall.app.cli.main"), reason="the command line is not built yet")
+@pytest.mark.timeout(600)  # nine pages, each command a process of its own, one after another in one hall
 def test_the_tutorial_does_what_it_says(tmp_path):
     steps = steps_of((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
     # the examples of the HTTP page ask the hall of the tutorial, while it is up

@@ -263,7 +263,11 @@ def http_page() -> str:
         "`X-API-Key`, which counts where there is no bearer; a route without `public` answers 401 without one, 403 where the "
         "key lacks the permission, and 404 where the application belongs to another team. A key reaches and sees what is its "
         "team's alone; the owner's key reaches every team. Each answer carries its id in the header `Datahall-Answer-Id`. An error's "
-        "body is JSON: `error` says what was wrong, `hint` what to do."
+        "body is JSON: `error` says what was wrong, `hint` what to do.\n\n"
+        "Refused for now, with `Retry-After` in seconds: 429 where the own quota is used up, 503 where there is no room "
+        "([why and when](../explanation/gateway.md#who-may-come-in)). An answer that is given again from the "
+        "[cache](../capabilities/25-throughput.md#answers-given-again) has `Datahall-Cache: hit`; a request with "
+        "`Cache-Control: no-cache` gets one of its own."
     )
     rows = [(route.method, f"`{route.path}`", route.permission, HTTP_MEANINGS[route.action]) for route in HOT_ROUTES]
     head = ("method", "path", "permission", "answers")

@@ -28,7 +28,7 @@ from benchmarks.serving.hall import Hall
 from benchmarks.serving.machine import Tree
 from benchmarks.serving.servers import Running
 from datahall.app.belonging import open_keys
-from datahall.backends.transport.unix import connect
+from datahall.backends.transport.unix import UnixTransport
 from datahall.core.clock import SystemClock
 from datahall.core.hall import HallPaths
 from datahall.serve.config import GatewayConfig
@@ -202,7 +202,7 @@ def measure(made: Hall, *, cores: tuple[int, int], num_connections: int = 64) ->
 async def _answer(
     made: Hall, server: Running, clocks: Clocks, scratch: Path, *, core: int, num_connections: int
 ) -> dict[str, float]:
-    gateway = Gateway(_config(HallPaths(made.folder), scratch), connect=connect, clock=SystemClock())
+    gateway = Gateway(_config(HallPaths(made.folder), scratch), transport=UnixTransport(), clock=SystemClock())
     await gateway.start()
     (replica,) = server.tree.matching("datahall.app.mains replica")
     asked = Running(Tree(replica), server.target._replace(port=gateway.port), 0.0)

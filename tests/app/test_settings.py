@@ -126,6 +126,10 @@ def test_a_misspelt_key_of_a_team_gets_the_right_one_of_that_team(paths):
     assert said.hint == "did you mean 'teams.red.rate_per_s'?"
 
 
+def test_a_key_without_its_unit_is_that_key(paths):
+    assert refused(write(paths, "[teams.red]\nrate = 1"), "rate").hint == "did you mean 'teams.red.rate_per_s'?"
+
+
 def test_what_is_no_settings_file_is_refused(paths):
     paths.settings.write_bytes(b"\xff")
     paths.settings.chmod(0o600)

@@ -168,6 +168,10 @@ def test_both_take_their_share_and_ps_shows_each(duo):
         assert (line["state"], line["pid"], line["port"]) == ("ready", states[name].pid, duo.place.state().port)
         assert (line["draining"], line["problem"], line["revision"]) == (False, "", states[name].revision)
     assert all(name in duo.place.do("ps") for name in ("g1", "g2"))
+    duo.kit.eventually(
+        lambda: all(line["cache"] and line["decisions"] for line in duo.place.ask("ps")["gateways"]),
+        what="the counters of both",
+    )
 
 
 def test_a_killed_gateway_costs_only_what_it_was_answering_and_no_record(duo):

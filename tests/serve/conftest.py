@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import uvloop
 
-from datahall.backends.transport.unix import connect
+from datahall.backends.transport.unix import UnixTransport
 from datahall.core.canonical import digest_bytes, digest_of
 from datahall.core.clock import SystemClock
 from datahall.core.errors import UserError
@@ -258,7 +258,7 @@ class World:
         self.loop = LoopThread(uvloop.new_event_loop)
 
         async def start():
-            self.gateway = Gateway(self.config(**changes), connect=connect, clock=SystemClock())
+            self.gateway = Gateway(self.config(**changes), transport=UnixTransport(), clock=SystemClock())
             await self.gateway.start()
 
         self.loop.run(start())

@@ -51,6 +51,15 @@ def test_a_lone_request_goes_at_the_first_look():
     assert filling(0, [1]) == [False]
 
 
+def test_the_next_batch_fills_as_the_first_did():
+    queue = BatchQueue(SETTINGS)
+    queue.finished(4, 4, MS // 10, 0)
+    for number in range(2):
+        queue.offer(item(number), 1)
+        assert queue.is_filling()
+        assert keys(queue.take(0, 1).batches) == [[number]]
+
+
 def test_a_full_batch_waits_for_nothing():
     queue = BatchQueue(SETTINGS)
     queue.finished(8, 80, MS // 10, 0)

@@ -314,12 +314,10 @@ def encode_plainly(answer_id, version, manifest, arrays):
         names = {"label": "value", "lower": "lower", "upper": "upper"}
         columns = {said: arrays[name].tolist() for name, said in names.items() if name in arrays}
         predictions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    elif "probability" in arrays:
+    else:
         both = zip(arrays["label"].tolist(), arrays["probability"].tolist(), strict=True)
         classes = manifest.target.categories
         predictions = [{"label": label, "probabilities": dict(zip(classes, row, strict=True))} for label, row in both]
-    else:
-        predictions = [{"label": label} for label in arrays["label"].tolist()]
     return msgspec.json.encode({"id": answer_id, "version": version, "predictions": predictions})
 
 

@@ -158,7 +158,7 @@ def test_a_hundred_megabytes_are_refused_as_they_stream(flowers, size):
             except OSError:
                 break
     refused(flowers, reply, 413, "8388608")
-    assert flowers.gateway._num_held_bytes == 0
+    assert flowers.gateway._bodies.num_bytes == 0
 
 
 def test_all_held_bodies_together_are_bounded(flowers_with):
@@ -168,7 +168,7 @@ def test_all_held_bodies_together_are_bounded(flowers_with):
         reply = client.reply()
     refused(world, reply, 503)
     assert "retry-after" in reply.headers
-    assert world.gateway._num_held_bytes == 0
+    assert world.gateway._bodies.num_bytes == 0
 
 
 def test_a_stalled_body_gets_408(flowers_with):

@@ -126,7 +126,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_body_leaves_nothing_behind(hall
             client.send(data[:length])
     serves(hall)
     hall.until(lambda: not hall.gateway._connections)
-    assert hall.gateway._num_held_bytes == 0
+    assert hall.gateway._bodies.num_bytes == 0
 
 
 def test_bad_requests_in_a_pipeline_do_not_disturb_the_good_ones_around(hall, kit):

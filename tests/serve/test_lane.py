@@ -127,6 +127,39 @@ def test_a_batch_that_was_sent_before_anything_was_known_hides_no_later_one():
     assert clients[0].waited_ns < 200 * MS, "once others are answered, it is known to be late"
 
 
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_replicas_that_live_and_never_answer_cost_a_client_no_more_than_its_deadline(num):
+    world = World(num)
+    world.load(0.2)
+    world.settle()
+    for link in world.links.values():
+        link.stopped = True
+    clients = [world.ask(patience_ns=2 * S) for _ in range(20)]
+    world.timers.run(1 * S)
+    clients += [world.ask(patience_ns=2 * S) for _ in range(20)]
+    world.timers.run(10 * S)
+    assert [len(one.outcomes) for one in clients] == [1] * 40
+    assert all(isinstance(one.outcomes[0], UnavailableError) for one in clients)
+    assert world.waited_ms(clients) < 2050
+    assert world.lane.num_open == 0
+    world.lane.close()
+    assert all(link.closed for link in world.links.values()), "a lane that has nothing open does not stay for them"
+
+
+def test_an_answer_after_the_deadline_is_dropped_and_the_replica_is_used_again():
+    world = World(1)
+    world.links["a"].stopped = True
+    late = world.ask(patience_ns=1 * S)
+    world.timers.run(2 * S)
+    world.links["a"].stopped = False
+    world.timers.run(1 * S)
+    assert [type(outcome) for outcome in late.outcomes] == [UnavailableError]
+    assert world.lane.num_open == 0
+    client = world.ask()
+    world.settle()
+    assert world.failed([client]) == []
+
+
 def test_hedges_and_retries_stay_within_their_budget():
     world = World(2)
     world.load(1.0)

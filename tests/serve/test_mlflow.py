@@ -228,3 +228,10 @@ def test_a_key_may_come_as_a_password(two):
 def test_the_header_of_binary_tensors_is_refused_where_there_are_none(two):
     reply = invoke(two, "/invocations/flowers", b"{}", headers=(*JSON, "Inference-Header-Content-Length: 2"))
     assert reply.status == 415
+
+
+@pytest.mark.parametrize("body", [b'{"rows":[{"a":1,"b":1}]}', b"{}"])
+def test_whoever_sends_another_protocols_body_is_told_what_this_one_takes(kit, body):
+    with pytest.raises(UserError) as caught:
+        InvocationReader(kit.manifest(features=NUMBERS)).read(body)
+    assert "dataframe_split, dataframe_records" in caught.value.hint

@@ -18,12 +18,12 @@ from datahall.serve.segment_files import read_segment, segment_files
 
 MAIN = """
     import sys, msgspec
-    from datahall.backends.transport.unix import connect
+    from datahall.backends.transport.unix import UnixTransport
     from datahall.core.clock import SystemClock
     from datahall.serve.config import GatewayConfig
     from datahall.serve.gateway import serve
     config = msgspec.json.decode(sys.stdin.buffer.read(), type=GatewayConfig)
-    sys.exit(serve(config, connect=connect, clock=SystemClock(), listening=lambda port: print(port, flush=True)))
+    sys.exit(serve(config, transport=UnixTransport(), clock=SystemClock(), listening=lambda port: print(port, flush=True)))
 """
 ROW = {"petal length": 1, "petal width": 1}
 

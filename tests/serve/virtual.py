@@ -129,7 +129,7 @@ class World:
         self.replicas = tuple(RouteReplica(id=name, address=name) for name in "abcdefgh"[:num])
         self.lane = Lane(
             self.route(self.replicas),
-            connect=self._connect,
+            transport=self,
             clock=self.timers,
             settings=BatchSettings(**settings),
             answered=self._answered,
@@ -144,7 +144,7 @@ class World:
             app="flowers", team="lab", deployment="d", version="1", manifest=MANIFEST, bundle="b", replicas=replicas
         )
 
-    def _connect(self, address, *, bundle, changed):
+    def connect(self, address, *, bundle, changed):
         self.links[address] = Link(self.timers, address, changed)
         return self.links[address]
 

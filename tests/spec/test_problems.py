@@ -31,6 +31,13 @@ APPENDED: dict[str, tuple[str, list[str]]] = {
     "text for boolean": ("  use_sensitive: yes\n", ["7:18 data.use_sensitive |  | expected true or false"]),
     "text for list": ("  ignore: id\n", ["7:11 data.ignore |  | is the text 'id'; expected a list"]),
     "list for section": ("serve: [1]\n", ["7:8 serve |  | is a list; expected keys with values"]),
+    "number for section": (
+        "serve: {limits: 5, cache: 600}\n",
+        [
+            "7:17 serve.limits |  | is 5; expected keys with values: burst, concurrency, rate_per_s",
+            "7:27 serve.cache |  | is 600; expected keys with values: seconds",
+        ],
+    ),
     "empty section": ("serve:\n", ["7:1 serve |  | is empty; expected keys with values"]),
     "nested list as value": (
         "  columns:\n    a: {values: [[1], x]}\n",

@@ -25,6 +25,7 @@ from datahall.ledger.sequencer import Sequencer
 from datahall.ledger.verify import verify_hall
 from datahall.security.access import authenticate, issue_key, key_grants
 from datahall.security.keys import KeyRing
+from datahall.serve.cached import AnswerCache
 from datahall.serve.config import GatewayConfig
 from datahall.serve.recording import Recorder
 from datahall.serve.segments import read_segment, segment_files
@@ -230,7 +231,7 @@ def test_the_answer_log_goes_on_sealing_and_loses_nothing(tmp_path, jump):
         routes_key=bytes(32),
         route_keys={},
     )
-    recorder = Recorder(config, clock)
+    recorder = Recorder(config, clock, AnswerCache(config.cache_bytes, log=None))
     for number in range(6):
         recorder._log.append([_answer(recorder._log.next_sequence, clock)])
         if number == 2:

@@ -254,7 +254,8 @@ def _wrong_value(path: Path, said: str, at: str = "") -> UserError:
     keys = [setting.key for setting in describe()]
     if at.startswith("teams."):
         keys = [each.replace(f"teams.{_ANY_TEAM}", at, 1) for each in keys]
-    near = difflib.get_close_matches(key, keys, n=1)
+    # Whoever leaves the unit out means that key, however near another one is.
+    near = [each for each in keys if each.startswith(f"{key}_")] or difflib.get_close_matches(key, keys, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(keys)}"
     return UserError(f"{key[:80]}: there is no such setting", where=str(path), hint=hint)
 

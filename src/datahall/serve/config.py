@@ -18,7 +18,7 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_control_body_bytes: int = 64 << 20
     """Of a request that goes on to control; it is never held whole."""
     max_held_bytes: int = 256 << 20
-    """Of all bodies together."""
+    """Of all bodies together while they come; each team's at most what is free then."""
     max_spool_bytes: int = 1 << 30
     """Of answer log segments that wait to be taken into the blob store, some three million answers; beyond, requests
     get 507: an answer without a record is never given."""

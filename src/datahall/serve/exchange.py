@@ -72,7 +72,7 @@ class Slot:
 class Plan:
     """What to do with a request whose headers are there: hold its body and call `answer`, or pass it on to control."""
 
-    __slots__ = ("answer", "holds", "max_body_bytes")
+    __slots__ = ("answer", "holds", "max_body_bytes", "team")
 
     def __init__(
         self,
@@ -80,10 +80,39 @@ class Plan:
         answer: Callable[[bytes, Slot], None] | None,
         *,
         holds: Callable[[], bool] | None = None,
+        team: str | None = None,
     ) -> None:
         self.max_body_bytes, self.answer = max_body_bytes, answer
+        self.team = team
+        """Whose the body is while it is held; None where it is read and thrown away."""
         self.holds = holds
         """Whether the same head would be decided on alike now; None where that cannot be said."""
+
+
+class HeldBodies:
+    """Counts the bytes of bodies that are held, by team.
+
+    A team may hold as many as are free then, so no number of slow clients of one leaves others without room (the
+    dynamic thresholds of Choudhury and Hahne, IEEE/ACM ToN 1998, with a factor of 1): one alone gets at most half.
+    """
+
+    __slots__ = ("_by_team", "_max_bytes", "num_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self.num_bytes = max_bytes, 0
+        self._by_team: dict[str, int] = {}
+
+    def take(self, team: str, num_bytes: int) -> bool:
+        """Count bytes in, or a negative number of them out; False where there would be too many."""
+        held = self._by_team.get(team, 0) + num_bytes
+        if num_bytes > 0 and held > self._max_bytes - self.num_bytes - num_bytes:
+            return False
+        self.num_bytes += num_bytes
+        if held:
+            self._by_team[team] = held
+        else:
+            self._by_team.pop(team, None)
+        return True
 
 
 class Again:

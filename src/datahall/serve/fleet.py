@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from datahall.core.ports import Link
 from datahall.core.records import RouteReplica
 from datahall.policy import health, route
 from datahall.serve.decisions import PolicyLog
-from datahall.serve.link import Link
 from datahall.serve.pace import Pace
 
 if TYPE_CHECKING:

@@ -177,7 +177,7 @@ def _decode(head: bytes, body: bytes) -> Frame:
 
 def _unpack(tensor: Tensor, raw: memoryview) -> list[tuple[str, np.ndarray]]:
     shape = tensor.shape
-    if not 1 <= len(shape) <= 2 or min(shape) < 0:
+    if not 1 <= len(shape) <= 2 or min(shape) < 0 or max(shape) > MAX_FRAME_BYTES:
         raise FrameError(f"a tensor has the shape {shape}")
     if tensor.layout == "text":
         if len(shape) != 1 or len(tensor.names) != 1:

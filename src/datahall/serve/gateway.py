@@ -19,7 +19,7 @@ from pathlib import Path
 import datahall
 from datahall.core.durable import write_atomic
 from datahall.core.errors import DatahallError
-from datahall.core.ports import Clock
+from datahall.core.ports import Clock, Outcome, Transport
 from datahall.core.records import KeyGrant
 from datahall.policy import shed
 from datahall.serve.access import authenticate, authorize, only_app
@@ -31,11 +31,10 @@ from datahall.serve.confirm import Freshness
 from datahall.serve.counters import Counters, CountersFile
 from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.door import Board, Door
-from datahall.serve.exchange import Plan, Request, Slot
+from datahall.serve.exchange import HeldBodies, Plan, Request, Slot
 from datahall.serve.follow import Follower
 from datahall.serve.http import Connection
 from datahall.serve.lane import Call, Lane
-from datahall.serve.link import Connect, Outcome
 from datahall.serve.protocols import mlflow, v2_metadata
 from datahall.serve.protocols.prepared import Asked
 from datahall.serve.protocols.speech import Speech, tell_mlflow
@@ -52,7 +51,7 @@ class Gateway:
     """Answers the hot routes and passes everything else on to control."""
 
     def __init__(
-        self, config: GatewayConfig, *, connect: Connect, clock: Clock, source: RouteSource | None = None
+        self, config: GatewayConfig, *, transport: Transport, clock: Clock, source: RouteSource | None = None
     ) -> None:
         self.config = config
         self.limits = config.limits
@@ -71,7 +70,7 @@ class Gateway:
             source or FileRouteSource(Path(config.routes), config.route_keys, config.routes_key),
             make_lane=lambda route: Lane(
                 route,
-                connect=connect,
+                transport=transport,
                 clock=clock,
                 settings=config.batch,
                 answered=self._answered,
@@ -88,7 +87,7 @@ class Gateway:
         self._answer_ns = int(config.limits.answer_seconds * 1e9)
         self._changed = asyncio.Event()
         """Set when a connection ends: while draining, each ends with its last answer."""
-        self._num_held_bytes = 0
+        self._bodies = HeldBodies(config.limits.max_held_bytes)
         self._shedding = shed.ShedState()
         self._shed_view = shed.ShedView(config.limits.max_refusals_per_s, config.limits.max_refusals_in_a_row)
         self._server: asyncio.Server | None = None
@@ -211,14 +210,11 @@ class Gateway:
         cut = "" if num_json_bytes is None else num_json_bytes.decode("latin-1")
         scope = self._cache.scope_of(request, grant, lane.route, found.route.protocol, cut)
         answer, holds = self._asking(speech, num_json_bytes, grant, lane, scope)
-        return Plan(self.limits.max_body_bytes, answer, holds=holds)
+        return Plan(self.limits.max_body_bytes, answer, holds=holds, team=grant.team)
 
-    def hold(self, num_bytes: int) -> bool:
-        """Account for held bodies; False where there would be too much of them."""
-        if num_bytes > 0 and self._num_held_bytes + num_bytes > self.limits.max_held_bytes:
-            return False
-        self._num_held_bytes += num_bytes
-        return True
+    def hold(self, team: str, num_bytes: int) -> bool:
+        """Account for a team's held bodies; False where there would be too much of them."""
+        return self._bodies.take(team, num_bytes)
 
     def now_s(self) -> float:
         """Return the seconds since 1970."""
@@ -340,6 +336,9 @@ class Gateway:
             place.leave(started_ns, sample_ns=None)
             refused = from_error(error, retry_after_s=lane.retry_after_s())
             slot.respond(refused if speech.tell is None else speech.tell(refused))
+        except Exception:  # a mistake of ours costs this connection, not a place for ever
+            place.leave(started_ns, sample_ns=None)
+            raise
 
     def _answered(self, lane: Lane, calls: list[Call], outcome: Outcome, replica: str) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -461,7 +460,7 @@ async def _every(seconds: float, act: Callable[[], Awaitable[None] | None]) -> N
             _LOG.exception("a timer of the gateway failed and goes on")
 
 
-def serve(config: GatewayConfig, *, connect: Connect, clock: Clock, listening: Callable[[int], None]) -> int:
+def serve(config: GatewayConfig, *, transport: Transport, clock: Clock, listening: Callable[[int], None]) -> int:
     """Run a gateway until SIGTERM or SIGINT, drain it, and return the exit status.
 
     `listening` is called with the port once requests are taken. Must be called from the main thread.
@@ -473,7 +472,7 @@ def serve(config: GatewayConfig, *, connect: Connect, clock: Clock, listening: C
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        gateway = Gateway(config, connect=connect, clock=clock)
+        gateway = Gateway(config, transport=transport, clock=clock)
         await gateway.start()
         gc.freeze()  # what the libraries made stays; looking it through again would only hold up answers
         listening(gateway.port)

@@ -30,6 +30,9 @@ SINGLE = frozenset(
 )
 """Headers that may come once only."""
 
+MAX_REMEMBERED_BYTES = 512
+"""Longer targets are split anew each time: anybody can send many of them, which must not add up in memory."""
+
 _HOST = re.compile(rb"(?:[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -52,7 +55,9 @@ def read_head(request: Request, version: str) -> None:
     elif not _HOST.fullmatch(host):
         raise _refused("the header 'host' is no name with an optional port", "send the host's name alone")
     _read_framing(request, version)
-    request.path, request.target = _split_target(request.target)
+    target = request.target
+    split = _remembered if len(target) <= MAX_REMEMBERED_BYTES else _split_target
+    request.path, request.target = split(target)
 
 
 def _read_framing(request: Request, version: str) -> None:
@@ -69,7 +74,6 @@ def _read_framing(request: Request, version: str) -> None:
         raise _refused("the only expectation is '100-continue'", "leave the header 'expect' out", status=417)
 
 
-@lru_cache(maxsize=256)
 def _split_target(target: bytes) -> tuple[str, bytes]:
     """Return a target's path, decoded, and what of it goes on to control."""
     try:
@@ -86,6 +90,9 @@ def _split_target(target: bytes) -> tuple[str, bytes]:
     if "/.." in path and ".." in path.split("/"):
         raise _refused("the path leads upwards", "send the path that is meant, without '..'")
     return path, (url.path or b"/") + (b"?" + url.query if url.query else b"")
+
+
+_remembered = lru_cache(maxsize=256)(_split_target)
 
 
 def _check_escapes(raw: bytes, path: str) -> None:

@@ -23,6 +23,9 @@ SLICE_BYTES = 16 << 10
 SMALL_BODY_BYTES = 64 << 10
 """What is read of a refused request's body to keep its connection."""
 
+MAX_AGAIN_BYTES = 2 << 10
+"""Of a head that a connection keeps for the next request: longer ones are parsed each time."""
+
 _REFUSALS = frozenset((429, 503))
 
 
@@ -36,8 +39,8 @@ class Application(Protocol):
     def begin(self, request: Request) -> Plan:
         """Decide on a request by its headers. Raises HttpError to refuse it before its body is read."""
 
-    def hold(self, num_bytes: int) -> bool:
-        """Account for held bodies; False where there would be too much of them."""
+    def hold(self, team: str, num_bytes: int) -> bool:
+        """Account for a team's held bodies; False where there would be too much of them."""
 
     def now_s(self) -> float:
         """Return the seconds since 1970."""
@@ -155,6 +158,7 @@ class Connection(asyncio.Protocol):
         for start in range(0, len(data), SLICE_BYTES):
             piece = data[start : start + SLICE_BYTES]
             self._feed(piece)
+            self._first = b""  # an idle connection holds nothing
             if self._deaf:
                 return
             if self._in_head:
@@ -254,7 +258,9 @@ class Connection(asyncio.Protocol):
         if self._splice is not None:
             self._splice.send(body)
             return
-        if not self._app.hold(len(body)):
+        if request.plan.team is None:
+            return
+        if not self._app.hold(request.plan.team, len(body)):
             raise HttpError(refusal(503, "too much is being sent at once", headers=(("Retry-After", "1"),), close=True))
         request.body += body
 
@@ -446,6 +452,7 @@ class Connection(asyncio.Protocol):
         head = data[: data.find(b"\r\n\r\n") + 4]
         whole = len(head) + length == len(data) and length == request.num_body_bytes
         # With a lone line feed in it, it would be open where the parser saw its end.
+        whole = whole and len(head) <= MAX_AGAIN_BYTES
         if whole and head.count(b"\n") == head.count(b"\r\n") and request.header(b"expect") is None:
             self._again = Again(head, len(data), plan.answer, plan.holds)
 
@@ -455,8 +462,8 @@ class Connection(asyncio.Protocol):
             raise HttpError(head_too_large(self._limits))
 
     def _release(self, request: Request | None) -> None:
-        if request is not None and request.body:
-            self._app.hold(-len(request.body))
+        if request is not None and request.plan is not None and request.plan.team is not None:
+            self._app.hold(request.plan.team, -len(request.body))
 
     def _balance(self) -> None:
         """Read only while the client reads, control takes what is sent, and not too many answers are owed."""

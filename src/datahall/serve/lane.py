@@ -14,13 +14,12 @@ from typing import Protocol
 import msgspec
 
 from datahall.core.errors import DatahallError, UnavailableError, UserError
-from datahall.core.ports import Clock
+from datahall.core.ports import Clock, Outcome, Transport
 from datahall.core.records import Route, RouteReplica
 from datahall.policy import health, retry
 from datahall.serve.batch import BatchQueue, BatchSettings, Item
 from datahall.serve.decisions import DecisionFiles, log_of
 from datahall.serve.fleet import Decided, Draw, Fleet, Port, uniform
-from datahall.serve.link import Connect, Outcome
 from datahall.serve.pace import Tail
 from datahall.serve.protocols.speech import speeches
 from datahall.serve.rows import Rows, join
@@ -73,10 +72,11 @@ class Timers(Protocol):
 class Batch:
     """Calls that are sent together, once or, where that is late, twice."""
 
-    __slots__ = ("calls", "num_flights", "num_rows", "settled")
+    __slots__ = ("calls", "deadline_ns", "num_flights", "num_rows", "settled")
 
     def __init__(self, calls: list[Call]) -> None:
         self.calls, self.num_rows = calls, sum(call.num_rows for call in calls)
+        self.deadline_ns = calls[-1].deadline_ns  # deadlines rise along the queue
         self.num_flights = 0
         self.settled = False
         """Whether its calls are answered or wait in the queue again: what still comes for it is dropped."""
@@ -100,7 +100,7 @@ class Lane:
         self,
         route: Route,
         *,
-        connect: Connect,
+        transport: Transport,
         clock: Clock,
         settings: BatchSettings,
         answered: Answered,
@@ -117,7 +117,7 @@ class Lane:
         """The newest revision of the routes in which this deployment is: while it drains, no longer the one in use."""
         self.speeches = speeches(route)
         self.num_open = 0
-        self._connect, self._clock, self._answered = connect, clock, answered
+        self._transport, self._clock, self._answered = transport, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)
         self._log = log_of(decisions, "retry")
         self._fleet = Fleet(draw=draw, changed=self._changed, decided=decided, log=log_of(decisions, "route"))
@@ -159,7 +159,7 @@ class Lane:
         """Connect to those that are new."""
         for replica in replicas:
             if replica.id not in self._fleet.ports:
-                link = self._connect(replica.address, bundle=self.route.bundle, changed=self._changed)
+                link = self._transport.connect(replica.address, bundle=self.route.bundle, changed=self._changed)
                 self._fleet.ports[replica.id] = Port(replica, link)
         self._changed()
 
@@ -253,6 +253,7 @@ class Lane:
     def _send(self, batch: Batch, port: Port, now: int) -> None:
         flight = Flight(batch, port, now)
         flight.look_ns = now + max(MIN_LATE_NS, int(self._tail.late_ns(batch.num_rows)))
+        flight.look_ns = max(now, min(flight.look_ns, batch.deadline_ns))
         port.flight, port.sent_ns = flight, now
         self._flights[flight] = None
         batch.num_flights += 1
@@ -349,6 +350,11 @@ class Lane:
         batch, port = flight.batch, flight.port
         flight.look_ns = now + LOOK_NS
         ejected = self._fleet.waiting(port, batch.num_rows, now)
+        if not batch.settled and now >= batch.deadline_ns:
+            batch.settled = True
+            self._finish(
+                batch.calls, UnavailableError("no answer came in time", hint="try again after Retry-After"), ""
+            )
         if batch.settled or batch.num_flights > 1:
             return
         late_ns = self._tail.late_ns(batch.num_rows) or health.hang_ns(0)  # at first nobody knows

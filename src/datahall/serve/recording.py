@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from datahall.core.errors import DatahallError, UnavailableError
-from datahall.core.ports import Clock
+from datahall.core.ports import Clock, Outcome
 from datahall.core.records import Answer, KeyGrant, Route
 from datahall.serve.admission import Place
 from datahall.serve.answers import answer_ids
@@ -19,7 +19,6 @@ from datahall.serve.cached import AnswerCache, Kept, keep
 from datahall.serve.config import GatewayConfig
 from datahall.serve.exchange import Slot
 from datahall.serve.lane import Call
-from datahall.serve.link import Outcome
 from datahall.serve.protocols.binary import BINARY_TYPE, LENGTH_HEADER
 from datahall.serve.protocols.prepared import Asked, Prepared, begin
 from datahall.serve.protocols.speech import Speech

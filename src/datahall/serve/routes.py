@@ -67,12 +67,19 @@ OWNED = ("/v2/", "/predict/", "/invocations/", "/endpoints/")
 _PARTS = tuple((route, route.path.split("/")) for route in HOT_ROUTES)
 
 
-@lru_cache(maxsize=1024)
+MAX_REMEMBERED_CHARS = 256
+"""Longer paths are matched anew each time: anybody can send thousands of them, which must not add up in memory."""
+
+
 def match(method: str, path: str) -> Match | None:
     """Return the hot route of a request, None where it goes on to control.
 
     Raises HttpError: 405 with `Allow` for a known path with another method, 404 for an unknown path below OWNED.
     """
+    return _remembered(method, path) if len(path) <= MAX_REMEMBERED_CHARS else _match(method, path)
+
+
+def _match(method: str, path: str) -> Match | None:
     wanted = "GET" if method == "HEAD" else method
     trimmed = path[:-1] if len(path) > 1 and path.endswith("/") else path
     parts = trimmed.split("/")
@@ -89,6 +96,9 @@ def match(method: str, path: str) -> Match | None:
     if path.startswith(OWNED) or trimmed in ("/predict", "/v2/models"):
         raise HttpError(refusal(404, "there is nothing at this path", "ask POST /predict/APP or see /v2"))
     return None
+
+
+_remembered = lru_cache(maxsize=1024)(_match)
 
 
 def _fit(parts: list[str], pattern: list[str]) -> tuple[str, str] | None:

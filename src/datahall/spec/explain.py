@@ -128,6 +128,8 @@ def _words(detail: Any, path: KeyPath, root: type[Section], keys: tuple[str, ...
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
         return f"is {show(value)}", f"{words} {context[name]:g}", ""
+    if kind == "model_type" and (section := section_at(root, path)) is not None:
+        return f"is {show(value)}", f"{_TYPES[kind]}: {', '.join(sorted(section.model_fields))}", ""
     if kind in _TYPES:
         return f"is {show(value)}", _expected_type(kind, value), ""
     return _other(kind, value, context, detail["msg"])

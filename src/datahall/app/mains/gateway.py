@@ -10,7 +10,7 @@ import msgspec
 from datahall.app.lifeline import hold
 from datahall.app.processes import started_at
 from datahall.app.supervisor import GatewayOrder
-from datahall.backends.transport.unix import connect
+from datahall.backends.transport.unix import UnixTransport
 from datahall.core.clock import SystemClock
 from datahall.serve.gateway import serve
 
@@ -20,4 +20,4 @@ def main() -> int:
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=GatewayOrder)
     hold(order.lifeline)
     config = msgspec.structs.replace(order.config, started_at=started_at(os.getpid()))
-    return serve(config, connect=connect, clock=SystemClock(), listening=lambda _: None)
+    return serve(config, transport=UnixTransport(), clock=SystemClock(), listening=lambda _: None)

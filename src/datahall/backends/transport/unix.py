@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datahall.core.errors import DatahallError, UnavailableError, UserError
+from datahall.core.ports import Done, Outcome
 from datahall.serve.frames import Frame, FrameError, FrameReader, Header, encode
-from datahall.serve.link import Done, Outcome
 
 PING_SECONDS = 0.5
 SILENT_SECONDS = 2.0
 """A replica that is stopped while it has nothing to do is found out at the next ping after that: within 3 s."""
+MAX_TEXT = 500
+"""Characters of an error that are passed on: each request of the batch gets them."""
 _RETRY_SECONDS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -24,18 +26,20 @@ def outcome(frame: Frame) -> Outcome:
     header = frame.header
     if header.kind == "result":
         return frame.arrays
+    text, hint = header.text[:MAX_TEXT], header.hint[:MAX_TEXT]
     if header.error == "user":
-        return UserError(header.text, hint=header.hint)
+        return UserError(text, hint=hint)
     if header.error == "unavailable":
-        return UnavailableError(header.text, hint=header.hint)
-    return DatahallError(header.text or "the model failed")
+        return UnavailableError(text, hint=hint)
+    return DatahallError(text or "the model failed")
 
 
 class UnixLink(asyncio.Protocol):
     """A connection to one replica that comes back by itself; keeps any number of requests open at once.
 
     A replica that has been silent for `SILENT_SECONDS`, pings included, counts as dead: its requests are given back
-    as unavailable and the connection is made anew.
+    as unavailable and the connection is made anew. So is one with a replica that says what nobody asked: it is none of
+    ours any more, and could keep the gateway busy with nothing.
     """
 
     def __init__(
@@ -44,8 +48,8 @@ class UnixLink(asyncio.Protocol):
         *,
         bundle: str,
         changed: Callable[[], None],
-        ping_seconds: float = PING_SECONDS,
-        silent_seconds: float = SILENT_SECONDS,
+        ping_seconds: float,
+        silent_seconds: float,
     ) -> None:
         self._address = address
         self._bundle = bundle
@@ -61,6 +65,8 @@ class UnixLink(asyncio.Protocol):
         self._closed = False
         self._num_failed = 0
         self._heard_at = 0.0
+        self._num_pings = 0
+        """Not answered yet."""
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._connect()
@@ -123,6 +129,7 @@ class UnixLink(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # a stream's transport reads and writes
         self._reader = FrameReader()
         self._heard_at = self._loop.time()
+        self._num_pings = 0
         self._ping()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the protocol's signature
@@ -145,14 +152,24 @@ class UnixLink(asyncio.Protocol):
             kind = frame.header.kind
             if kind in ("result", "error"):
                 done = self._open.pop(frame.header.id, None)
-                if done is not None:
-                    done(outcome(frame))
+                if done is None:
+                    self._abort()
+                    return
+                done(outcome(frame))
             elif kind == "ready":
+                if self._num_pings == 0:
+                    self._abort()
+                    return
+                self._num_pings -= 1
                 self._num_failed = 0
                 self._max_rows = frame.header.max_rows
                 self._set_ready(frame.header.bundle == self._bundle)
             elif kind == "drain":
+                self._num_pings = max(0, self._num_pings - 1)
                 self._set_ready(False)  # what is open will still be answered; nothing new is sent
+            else:
+                self._abort()
+                return
 
     def _ping(self) -> None:
         if self._transport is None:
@@ -161,6 +178,7 @@ class UnixLink(asyncio.Protocol):
             self._abort()
             return
         self._transport.write(encode(Header("ping")))
+        self._num_pings += 1
         self._timer = self._loop.call_later(self._ping_seconds, self._ping)
 
     def _abort(self) -> None:
@@ -179,9 +197,21 @@ class UnixLink(asyncio.Protocol):
             done(UnavailableError("the replica was lost while it was answering"))
 
 
-def connect(address: str, *, bundle: str, changed: Callable[[], None]) -> UnixLink:
-    """Open a link to the replica at the Unix socket `address`."""
-    return UnixLink(address, bundle=bundle, changed=changed)
+class UnixTransport:
+    """Reaches replicas on this machine; addresses are paths of Unix sockets."""
+
+    def __init__(self, *, ping_seconds: float = PING_SECONDS, silent_seconds: float = SILENT_SECONDS) -> None:
+        self._ping_seconds, self._silent_seconds = ping_seconds, silent_seconds
+
+    def connect(self, address: str, *, bundle: str, changed: Callable[[], None]) -> UnixLink:
+        """Open a link to the replica at `address`. Must be called on the event loop that will use it."""
+        return UnixLink(
+            address,
+            bundle=bundle,
+            changed=changed,
+            ping_seconds=self._ping_seconds,
+            silent_seconds=self._silent_seconds,
+        )
 
 
 class UnixAnswerer:
@@ -237,9 +267,8 @@ class UnixAnswerer:
 
 
 if TYPE_CHECKING:
-    from datahall.core.ports import Answerer
-    from datahall.serve.link import Connect, Link
+    from datahall.core.ports import Answerer, Link, Transport
 
     _answerer: type[Answerer] = UnixAnswerer
     _link: type[Link] = UnixLink
-    _connect: Connect = connect
+    _transport: type[Transport] = UnixTransport

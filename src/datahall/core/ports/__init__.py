@@ -7,6 +7,7 @@ from datahall.core.ports.coordination import Coordinator
 from datahall.core.ports.launching import Launcher, Limits, Process, ProcessSpec
 from datahall.core.ports.prediction import Answerer, Columns, Predictor
 from datahall.core.ports.signing import Signer, Witness
+from datahall.core.ports.transport import Done, Link, Outcome, Transport
 
 __all__ = [
     "Answerer",
@@ -15,12 +16,16 @@ __all__ = [
     "Clock",
     "Columns",
     "Coordinator",
+    "Done",
     "Launcher",
     "LedgerStore",
     "Limits",
+    "Link",
+    "Outcome",
     "Predictor",
     "Process",
     "ProcessSpec",
     "Signer",
+    "Transport",
     "Witness",
 ]

@@ -93,7 +93,11 @@ class InvocationReader:
         return self._read(plain)
 
     def _read(self, body: bytes | bytearray) -> Rows:
-        request: _Body = decode_json(_BODY.decode, body)
+        try:
+            request: _Body = decode_json(_BODY.decode, body)
+        except UserError as error:
+            hint = _ONE_OF if "no field" in error.what and not error.hint else error.hint
+            raise UserError(error.what, hint=hint) from None
         given = [name for name in FORMATS if getattr(request, name) is not UNSET]
         if len(given) != 1:
             raise UserError(f"the body has {len(given)} of the fields that hold rows", hint=_ONE_OF)

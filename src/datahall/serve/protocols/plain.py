@@ -33,8 +33,6 @@ class PlainWriter:
         """
         if not self._is_labels:
             rows = self._values(prepared, start, stop)
-        elif "probability" not in prepared.rows:
-            rows = b",".join([b'{"label":%b}' % self._label(label) for label in prepared.rows["label"][start:stop]])
         elif stop - start == 1:
             rows = self._labelled(prepared.rows["label"][start], prepared.rows["probability"][start])
         else:
@@ -42,11 +40,8 @@ class PlainWriter:
             rows = b",".join([self._labelled(label, row) for label, row in both])
         return b"".join((b'{"id":"', answer_id.encode(), self._middle, rows, b"]}"))
 
-    def _label(self, label: str) -> bytes:
-        return self._labels.get(label) or _encode(label)
-
     def _labelled(self, label: str, probabilities: list[float]) -> bytes:
-        return self._row % (self._label(label), *encode_finite(probabilities)[1:-1].split(b","))
+        return self._row % (self._labels.get(label) or _encode(label), *encode_finite(probabilities)[1:-1].split(b","))
 
     def _values(self, prepared: Prepared, start: int, stop: int) -> bytes:
         names = [name for name in _VALUES if name in prepared.rows]

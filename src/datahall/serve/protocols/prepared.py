@@ -46,12 +46,20 @@ class AnswerWriter(Protocol):
 def begin(manifest: BundleManifest, arrays: Mapping[str, np.ndarray]) -> Prepared:
     """Return a batch's arrays, of one entry a row each, as what writers take.
 
-    Raises DatahallError where the probabilities are not one for each class.
+    Raises DatahallError where these are not the outputs that the manifest's task has: a replica is not trusted.
     """
-    if manifest.task != "classification":
-        return Prepared({"value" if name == "label" else name: array.tolist() for name, array in arrays.items()})
+    is_labels = manifest.task == "classification"
+    others = {"probability"} if is_labels else {"lower", "upper"}
+    required = others if is_labels or "interval" in manifest.engine_settings else set()
+    if not {"label", *required} <= arrays.keys() <= {"label", *others}:
+        raise DatahallError("the model answered with other outputs than its task has")
+    for name, array in arrays.items():
+        shape = (len(manifest.target.categories),) if name == "probability" else ()
+        if array.shape[1:] != shape or (array.dtype == object) != (is_labels and name == "label"):
+            raise DatahallError(f"the model answered with `{name}` of the shape {list(array.shape)} and {array.dtype}")
     rows = {name: array.tolist() for name, array in arrays.items()}
-    probability = arrays.get("probability")
-    if probability is not None and probability.shape[1:] != (len(manifest.target.categories),):
-        raise DatahallError(f"the model answered with probabilities of the shape {list(probability.shape)}")
+    if not is_labels:
+        rows = {"value" if name == "label" else name: values for name, values in rows.items()}
+    elif None in rows["label"]:
+        raise DatahallError("the model answered with no label")
     return Prepared(rows)

@@ -25,7 +25,7 @@ def issue(
     days: Annotated[float | None, typer.Option(help="Days until it expires; without, it does not.", min=0.0)] = None,
     priority: Annotated[
         Priority,
-        typer.Option(help="Whose requests wait, and are refused, first while there are too many: low, then normal."),
+        typer.Option(help="Whose requests are refused first while there are too many: low, then normal."),
     ] = "normal",
     as_json: AsJson = False,
 ) -> None:
@@ -37,7 +37,8 @@ def issue(
         print_json(made)
         return
     typer.echo(made.key)
-    typer.echo(f"{made.status.id}: {', '.join(made.status.scopes)}; expires {made.status.expires or 'never'}", err=True)
+    scopes, expires = ", ".join(made.status.scopes), made.status.expires or "never"
+    typer.echo(f"{made.status.id}: {scopes}; {made.status.priority} priority; expires {expires}", err=True)
 
 
 @command.command("list")
