@@ -8,12 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datahall.policy.concurrency import PROBE_EVERY_NS, PROBE_MAX_NS, LimitState, LimitView, Window, decide
+from datahall.policy.concurrency import (
+    PROBE_EVERY_NS,
+    PROBE_MAX_NS,
+    LimitState,
+    LimitView,
+    Window,
+    allowed_ns,
+    crowd_ns,
+    decide,
+)
 
 MS = 10**6
 SECOND = 10**9
 WINDOW = 100 * MS
-VIEW = LimitView()
+VIEW = LimitView(crowd_ns=0.0)
+"""Without patience for crowds, which the tests at the end are about."""
 BASED = LimitState(100.0, 10.0 * MS, SECOND)
 
 
@@ -71,7 +81,7 @@ def test_batches_may_grow():
     def batched(in_flight):
         return 2 * (1.0 + 0.01 * in_flight)
 
-    assert rest(list(run(200, batched, view=LimitView(unfelt_ns=0.0)))) > 400, (
+    assert rest(list(run(200, batched, view=LimitView(unfelt_ns=0.0, crowd_ns=0.0)))) > 400, (
         "where the fixed part of a batch is a fifth of it at most"
     )
 
@@ -101,11 +111,11 @@ def test_what_nobody_feels_is_not_too_late():
     fast = LimitState(100.0, 0.1 * MS, SECOND)
     assert ask(fast, 10.0, 100)[1:] == (110, "grown")
     assert ask(fast, 20.0, 100)[1:] == (80, "answers take longer")
-    assert ask(fast, 10.0, 100, view=LimitView(unfelt_ns=0.0))[1:] == (80, "answers take longer")
+    assert ask(fast, 10.0, 100, view=LimitView(unfelt_ns=0.0, crowd_ns=0.0))[1:] == (80, "answers take longer")
 
 
 def test_it_grows_while_half_of_it_is_in_use_and_comes_back_in_calm():
-    view = LimitView(calm=50)
+    view = LimitView(calm=50, crowd_ns=0.0)
     assert ask(BASED, 10.0, 49, view=view)[1:] == (100, "enough")
     assert ask(BASED, 15.1, 50, view=view)[1:] == (110, "grown")
     assert ask(BASED, 15.0, 50, view=view)[1:] == (135, "grown"), "answers take half of what they may"
@@ -123,7 +133,7 @@ def test_the_step_by_hand():
     assert ask(BASED, 30.0, 100)[0].limit == pytest.approx(110)
     assert ask(BASED, 40.0, 100)[0].limit == pytest.approx((100 + 75 + 10) / 2)
     assert ask(BASED, 33.0, 100)[1] == 100
-    assert ask(LimitState(1000.0, 10.0 * MS, SECOND), 10.0, 1000)[1] == 1024
+    assert ask(LimitState(1000.0, 10.0 * MS, SECOND), 10.0, 1000)[1] == 1281
     assert ask(LimitState(17.0, 10.0 * MS, SECOND), 900.0, 17)[1] == 16
 
 
@@ -139,7 +149,7 @@ def test_the_base_is_measured_while_little_is_in_flight():
 
 
 def test_a_base_that_is_given_stays():
-    view = LimitView(learns=False)
+    view = LimitView(learns=False, crowd_ns=0.0)
     state, limit, _ = ask(BASED, 5.0, 100, view=view)
     assert (state.base_ns, limit) == (10.0 * MS, 135)
     late = SECOND + 2 * PROBE_EVERY_NS
@@ -205,7 +215,42 @@ def test_it_stays_within_its_bounds_whatever_is_measured(windows, floor, ceiling
 
 @given(st.integers(-4, 10).map(lambda power: 2.0**power), st.integers(8, 200))
 def test_the_unit_of_time_does_not_matter(service_ms, at_once):
-    view = LimitView(unfelt_ns=0.0)
+    view = LimitView(unfelt_ns=0.0, crowd_ns=0.0)
     one = [limit for _, limit, _ in itertools.islice(run(9, queue(at_once, 1.0), view=view), 90)]
     other = [limit for _, limit, _ in itertools.islice(run(9, queue(at_once, service_ms), view=view), 90)]
     assert one == other
+
+
+CROWDS = LimitView()
+CHEAP = LimitState(100.0, 0.1 * MS, SECOND)
+
+
+@pytest.mark.parametrize(("pace_us", "waits_ms"), [(1, 200), (100, 200), (200, 25), (1000, 0.2)])
+def test_the_dearer_an_answer_the_less_a_crowd_may_wait(pace_us, waits_ms):
+    assert crowd_ns(200.0 * MS, 0.1 * MS, pace_us * 1000) == pytest.approx(waits_ms * MS)
+
+
+@pytest.mark.parametrize(
+    ("mean_ms", "peak", "allowed_ms"), [(9.0, 90, 200), (27.0, 90, 25), (90.0, 90, 10), (5, 0, 10)]
+)
+def test_how_long_answers_may_take_by_how_closely_they_follow_one_another(mean_ms, peak, allowed_ms):
+    assert allowed_ns(CHEAP, CROWDS, Window(mean_ms * MS, peak)) == pytest.approx(allowed_ms * MS)
+    assert allowed_ns(BASED, VIEW, Window(mean_ms * MS, peak)) == 30.0 * MS
+
+
+def test_a_crowd_of_cheap_requests_has_all_its_room_after_one_window():
+    assert ask(CHEAP, 10.0, 100, view=CROWDS)[1:] == (2000, "grown")
+    assert ask(CHEAP, 10.0, 100)[1:] == (110, "grown"), "where crowds may not wait"
+    assert ask(CHEAP, 0.1, 100, view=CROWDS)[1] == CROWDS.ceiling
+    assert ask(CHEAP, 10.0, 49, view=CROWDS)[1:] == (110, "calm"), "nobody asks for more"
+    coming = Window(10.0 * MS, 100, 0.2 * MS)
+    assert decide(CHEAP, CROWDS, coming, SECOND, 0.0)[1] == 421, "answers are not as cheap as it seems while they come"
+    assert ask(CHEAP, 101.0, 1010, view=CROWDS)[1] == 110, "it takes more than half of what it may"
+
+
+def test_no_probe_disturbs_those_whom_the_limit_does_not_refuse():
+    due = SECOND + PROBE_EVERY_NS
+    assert ask(BASED, 40.0, 74, due)[2] == "answers take longer"
+    assert ask(BASED, 40.0, 75, due)[2] == "probing"
+    six = run(60, lambda _: 90.0, state=LimitState(16.0, 20.0 * MS), asked=6)
+    assert {limit for _, limit, _ in six} == {16}

@@ -157,19 +157,40 @@ def test_a_new_replica_is_well_and_nothing_is_known_of_its_siblings():
 def test_a_batch_between_good_and_slow_settles_nothing(took_ms, usual_ms, num_slow):
     view = msgspec.structs.replace(THREE, usual_ns=usual_ms * MS)
     state, _ = run([Answered(int(took_ms * MS))], view, state=Health(num_slow=2))
-    assert state == Health(num_slow=num_slow)
+    assert state == Health(num_slow=num_slow, suspect=num_slow > 0)
 
 
 def test_a_slow_answer_is_an_answer():
-    assert run([Failed(), Failed(), SLOW])[0] == Health(num_slow=1)
+    assert run([Failed(), Failed(), SLOW])[0] == Health(num_slow=1, suspect=True)
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "usual_ms", "good"),
+    [(39.9, 20, True), (40, 20, False), (2.4, 0.5, True), (2.5, 0.5, False), (10**6, 0, True)],
+)
+def test_good_is_by_ratio_and_by_excess(took_ms, usual_ms, good):
+    assert health.is_good(took_ms * MS, usual_ms * MS) is good
+
+
+def test_one_that_is_not_yet_slow_is_suspect_until_a_good_batch():
+    state, decisions = run([Answered(60 * MS)] * 9)
+    assert (state, set(decisions)) == (Health(suspect=True), {"stay"})
+    assert is_due(state, 150 * MS)
+    assert run([GOOD], state=state)[0] == Health()
+    assert run([GOOD], state=Health("half_open", suspect=True))[0] == Health("half_open", num_good=1)
+
+
+@pytest.mark.parametrize(("num_passed", "num_replicas", "forgotten"), [(47, 3, False), (48, 3, True), (16, 1, True)])
+def test_who_is_forgotten(num_passed, num_replicas, forgotten):
+    assert health.is_forgotten(num_passed, num_replicas) is forgotten
 
 
 def test_who_is_due():
     assert is_due(Health("half_open"), 0)
-    assert is_due(Health(num_slow=1), 150 * MS)
-    assert not is_due(Health(num_slow=1), 149 * MS)
+    assert is_due(Health(suspect=True), 150 * MS)
+    assert not is_due(Health(suspect=True), 149 * MS)
     assert not is_due(Health(), 10 * S)
-    assert not is_due(Health("open", num_slow=1), 10 * S)
+    assert not is_due(Health("open", suspect=True), 10 * S)
 
 
 def test_a_draw_is_uniform():

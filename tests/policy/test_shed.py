@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
+import heapq
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datahall.policy.shed import WINDOW_NS, Refused, ShedState, ShedView, decide
+from datahall.policy.shed import CLOSE, GO_ON, MAX_REST_NS, WINDOW_NS, Refused, ShedState, ShedView, decide
 
-VIEW = ShedView(max_refusals_per_s=100, max_in_a_row=5)  # ten in each window
+VIEW = ShedView(max_refusals_per_s=100, max_in_a_row=5)
+EACH_NS = 10_000_000
+"""What a refusal costs of the time at this rate: ten fit into a window."""
 
 
 def run(times, in_a_row=1, view=VIEW):
     state, decisions = ShedState(), []
     for now in times:
-        state, what, reason = decide(state, view, Refused(in_a_row), now, 0.0)
+        state, rest_ns, reason = decide(state, view, Refused(in_a_row), now, 0.0)
         assert reason
-        decisions.append(what)
+        decisions.append(rest_ns)
     return decisions
 
 
 def test_affordable_refusals_cost_a_client_nothing():
-    assert run([n * WINDOW_NS // 10 for n in range(100)]) == ["go on"] * 100
+    assert run([n * EACH_NS for n in range(100)]) == [GO_ON] * 100
 
 
-def test_beyond_that_a_connection_rests_until_the_next_window():
-    assert run([0] * 12 + [WINDOW_NS]) == ["go on"] * 10 + ["rest"] * 2 + ["go on"]
+def test_beyond_that_connections_rest_until_their_refusals_are_paid_for():
+    assert run([0] * 12 + [EACH_NS]) == [GO_ON] * 10 + [11 * EACH_NS, 12 * EACH_NS, 12 * EACH_NS]
+    assert run([0] * 11 + [WINDOW_NS])[-1] == GO_ON
 
 
 def test_who_only_ever_asks_in_vain_is_closed_but_not_while_it_is_affordable():
-    assert run([0] * 11, in_a_row=5)[-1] == "rest"
-    assert run([0] * 11, in_a_row=6) == ["go on"] * 10 + ["close"]
+    assert run([0] * 11, in_a_row=5)[-1] > 0
+    assert run([0] * 11, in_a_row=6) == [GO_ON] * 10 + [CLOSE]
+
+
+def test_no_rest_is_longer_than_a_second_and_nothing_is_owed_for_longer():
+    assert run([0] * 1000)[-1] == MAX_REST_NS
+    assert run([0] * 1000 + [MAX_REST_NS])[-1] == GO_ON
+
+
+def test_a_clock_that_goes_back_does_not_let_anybody_rest_longer():
+    assert run([100 * MAX_REST_NS] * 11 + [0])[-1] == MAX_REST_NS
 
 
 @given(st.lists(st.integers(0, 5 * WINDOW_NS), max_size=200))
 def test_what_goes_on_is_bounded_in_every_window(times):
     times = sorted(times)
-    went_on = [now for now, what in zip(times, run(times), strict=True) if what == "go on"]
+    went_on = [now for now, rest in zip(times, run(times), strict=True) if rest == GO_ON]
     for now in went_on:
-        assert sum(now <= other < now + WINDOW_NS for other in went_on) <= 20  # two windows touch any stretch as long
+        assert sum(now <= other < now + WINDOW_NS for other in went_on) <= 20, "a window's worth and what it pays for"
 
 
-def test_a_clock_that_goes_back_starts_a_new_window():
-    assert run([10 * WINDOW_NS] * 11 + [0])[-2:] == ["rest", "go on"]
+@pytest.mark.parametrize(("num", "seconds"), [(20, 20), (90, 20)])
+def test_clients_that_ask_again_at_once_cost_no_more_than_the_rate_however_many_they_are(num, seconds):
+    state, num_refused = ShedState(), 0
+    events = [(0, client) for client in range(num)]
+    while events[0][0] < seconds * 1_000_000_000:
+        now, client = heapq.heappop(events)
+        state, rest_ns, _ = decide(state, ShedView(100, 10**9), Refused(1), now, 0.0)
+        num_refused += 1
+        heapq.heappush(events, (now + rest_ns + 1000, client))
+    assert num_refused <= 100 * seconds + num + 10

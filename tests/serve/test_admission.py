@@ -286,8 +286,8 @@ def test_few_answers_are_judged_only_after_a_while():
 
 def test_the_bounds_that_hold_where_nobody_sets_others():
     usual = AdmissionSettings()
-    assert usual.app == LimitView(16, 1024, 256, 3.0, 10.0 * MS, True)
-    assert usual.hall == LimitView(64, 4096, 4096, 6.0, 0.0, False)
+    assert usual.app == LimitView(16, 4096, 256, 3.0, 10.0 * MS, True, 200.0 * MS, 0.15 * MS)
+    assert usual.hall == LimitView(64, 4096, 4096, 6.0, 0.0, False, 0.0)
     assert (usual.window_ns, usual.window_num) == (100 * MS, 20)
     assert not Refusal(503, "deadline", 1).elsewhere
 

@@ -148,13 +148,15 @@ def test_retry_after_is_bounded():
 
 def test_a_new_queue_has_the_bounds_that_were_measured():
     assert BatchSettings() == BatchSettings(
-        max_requests=512,
+        max_requests=4096,
         max_waiting_rows=200_000,
         max_rows=256,
         slow_ns=MS,
         linger=0.5,
         target_ns=5 * MS,
         target_batches=2.0,
+        crowd_ns=200 * MS,
+        cheap_ns=150_000,
         interval_ns=100 * MS,
     )
     queue = BatchQueue()
@@ -349,6 +351,19 @@ def test_a_queue_without_requests_stands_no_more_after_its_interval():
     assert queue.standing
     queue.take(now + 200 * MS, 1)
     assert not queue.standing
+
+
+@pytest.mark.parametrize(("crowd_ns", "sheds"), [(250 * MS, False), (0, True)])
+def test_where_answers_are_cheap_a_crowd_may_wait_its_turn(crowd_ns, sheds):
+    queue = BatchQueue(BatchSettings(max_rows=10, crowd_ns=crowd_ns))
+    queue.finished(10, 10, MS, 0)
+    for look_ms in (1000, 1100, 1200):
+        queue.drain()
+        for key in range(100):
+            queue.offer(item(key, since_ns=(look_ms - 200) * MS), 1)
+        queue.offer(item("new", since_ns=look_ms * MS), 1)
+        taken = queue.take(look_ms * MS, 1)
+    assert bool(taken.shed) is sheds
 
 
 def test_a_burst_alone_sheds_nothing():

@@ -401,3 +401,57 @@ def test_what_a_gateway_logs_of_a_lane_comes_out_the_same_again(tmp_path, fault)
     assert done.num_same == done.num_decisions
     assert done.num_by_policy.keys() >= {"health", "route"}
     assert "retry" in done.num_by_policy or fault == "slowed", "a lost or failed batch is sent again"
+
+
+def crowd_of(world, num, seconds):
+    """Let `num` clients each ask again as soon as they are answered, for so long."""
+    end = world.timers.ns + int(seconds * S)
+    clients = [world.ask(float(x)) for x in range(num)]
+    while world.timers.ns < end:
+        world.timers.run(MS)
+        clients = [one if not one.outcomes else world.ask(one.x) for one in clients]
+
+
+def passed_over(world):
+    """Make one replica look slower than its siblings, as a moment of bad luck does; return its name."""
+    crowd_of(world, 6, 1.0)
+    port = world.lane._fleet.ports["b"]
+    for num_rows in (1, 2, 4):
+        port.pace.learn(num_rows, 60.0 * MS)
+    world.links["b"].ratio = 10.0
+    return "b"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_that_was_slower_once_is_asked_again_and_found_out(seed):
+    world = World(seed=seed)
+    name = passed_over(world)
+    crowd_of(world, 2, 3.0)
+    assert name not in world.lane.serving
+    world.settle()
+    assert world.failed() == []
+
+
+def test_if_nobody_were_remembered_it_would_never_be_judged(monkeypatch):
+    monkeypatch.setattr(health, "NUM_PASSED", 10**9)
+    world = World()
+    name = passed_over(world)
+    num_before = len(world.links[name].batches)
+    crowd_of(world, 2, 3.0)
+    assert name in world.lane.serving
+    assert len(world.links[name].batches) <= num_before + 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_whose_first_late_batches_are_not_slow_yet_is_judged_soon(seed):
+    world = World(seed=seed)
+    crowd_of(world, 6, 1.0)
+    world.links["b"].ratio = 3.0
+    crowd_of(world, 6, 0.5)
+    assert "b" in world.lane.serving
+    world.links["b"].ratio = 10.0
+    began = world.timers.ns
+    crowd_of(world, 6, 3.0)
+    assert "b" not in world.lane.serving
+    [ejected] = [decision[4] - began for decision in world.decisions if decision[7] == "eject"][:1]
+    assert ejected <= 1.5 * S

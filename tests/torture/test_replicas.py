@@ -21,8 +21,6 @@ import pytest
 from datahall.core.canonical import digest_of
 from datahall.core.records import Route, RouteReplica
 from datahall.policy import health, retry
-from datahall.policy.concurrency import LimitView
-from datahall.serve.admission import AdmissionSettings
 from datahall.serve.segment_files import read_segment, segment_files
 from tests.serve.conftest import ANSWER_KEY, BOUND_SECONDS, World
 from tests.torture.hall import ROOT, quantile
@@ -40,8 +38,6 @@ NUM_BOUNDS = 3
 """How many times the usual bound a replica may take to be back: one that fails again and again waits longer each time."""
 RESTARTS_S = 0.2
 """How long the launcher's back-off leaves a killed one down."""
-UNLIMITED = AdmissionSettings(app=LimitView(floor=1024, ceiling=4096, calm=1024))
-"""The adaptive limit's probes refuse all but a few requests for a moment, which is another matter than a lost replica."""
 FAULTS = ("killed", "stopped", "slowed")
 
 
@@ -143,7 +139,7 @@ class Chaos:
             )
         )
         self.world.publish()
-        self.world.start(wait=False, admission=UNLIMITED)
+        self.world.start(wait=False)
         self.lane = self.world.gateway._follower.lane("lab", "flowers")
         self._stop = threading.Event()
         self.clients = [Load(self.world, number, self._stop) for number in range(NUM_CLIENTS)]

@@ -20,7 +20,8 @@ SLOW_RATIO = 4.0
 SLOW_EXCESS_NS = 2_000_000
 """... and so much longer: below it, the scheduler's noise on a fast model would look like a fault."""
 GOOD_RATIO = 2.0
-"""A batch that takes less than so many times the usual ends a doubt; one between good and slow settles nothing."""
+"""A batch that takes less than so many times the usual ends a doubt; one between good and slow settles nothing, but
+raises one: a replica that is slower than its siblings is seldom drawn, so without a doubt it would never be judged."""
 NUM_SLOW = 3
 """So many slow batches in a row eject."""
 HANG_RATIO = 10.0
@@ -34,7 +35,10 @@ MAX_EJECTED_PART = 0.5
 NUM_GOOD = 3
 """So many good batches in a row end the probation."""
 DOUBT_NS = 150_000_000
-"""A replica whose last batch was slow or failed is tried so often, until the doubt ends in one way or the other."""
+"""A replica whose last batch was late or failed is tried so often, until the doubt ends in one way or the other."""
+NUM_PASSED = 16
+"""A replica is tried that has been passed over so many times for each of the deployment's: whoever was the slowest once
+would else never be asked again, and nobody would know how it is now. Among equals chance alone never comes so far."""
 FIRST_OPEN_NS = 1_000_000_000
 LAST_OPEN_NS = 5_000_000_000
 """Not long: trying an ill replica costs one batch, and clients get its answer from another one if it is late."""
@@ -61,6 +65,8 @@ class Health(msgspec.Struct, frozen=True, gc=False):
     """While open: when it may be tried."""
     since_ns: int = 0
     """Since when it has been closed."""
+    suspect: bool = False
+    """Whether a batch has taken longer than it should, though perhaps not so long that it was slow, and none good since."""
 
 
 class HealthView(msgspec.Struct, frozen=True, gc=False):
@@ -125,8 +131,13 @@ def decide(state: Health, view: HealthView, event: Event, now: int, draw: float)
 
 def is_due(state: Health, idle_ns: int) -> bool:
     """Return whether a replica that has had no batch for `idle_ns` must be tried, so that a doubt about it ends."""
-    doubtful = state.num_slow > 0 or state.num_failures > 0
+    doubtful = state.suspect or state.num_failures > 0
     return state.phase == "half_open" or (state.phase == "closed" and doubtful and idle_ns >= DOUBT_NS)
+
+
+def is_forgotten(num_passed: int, num_replicas: int) -> bool:
+    """Return whether one of so many must be tried that did not get any of the last `num_passed` batches."""
+    return num_passed >= NUM_PASSED * num_replicas
 
 
 def is_trusted(state: Health, idle_ns: int) -> bool:
@@ -146,21 +157,27 @@ def is_slow(took_ns: float, usual_ns: float) -> bool:
     return usual_ns > 0 and took_ns >= SLOW_RATIO * usual_ns and took_ns - usual_ns >= SLOW_EXCESS_NS
 
 
+def is_good(took_ns: float, usual_ns: float) -> bool:
+    """Return whether a batch took about as long as its siblings' would, as far as anybody knows."""
+    return usual_ns <= 0 or took_ns < GOOD_RATIO * usual_ns or took_ns - usual_ns < SLOW_EXCESS_NS
+
+
 def _answered(state: Health, view: HealthView, took_ns: int, now: int, draw: float) -> tuple[Health, Decision, str]:
     if state.phase == "open":
         return state, "stay", ""
     if is_slow(took_ns, view.usual_ns):
-        state = msgspec.structs.replace(state, num_slow=state.num_slow + 1, num_failures=0, num_good=0)
+        state = msgspec.structs.replace(state, num_slow=state.num_slow + 1, num_failures=0, num_good=0, suspect=True)
         if (state.phase == "half_open" or state.num_slow >= NUM_SLOW) and _may_eject(state, view):
             return _open(state, now, draw), "eject", f"slower than its siblings, {state.num_slow} batches in a row"
         return state, "stay", ""
     if state.phase == "closed":
-        num_slow = 0 if view.usual_ns <= 0 or took_ns < GOOD_RATIO * view.usual_ns else state.num_slow
-        if state.num_slow != num_slow or state.num_failures:
-            state = msgspec.structs.replace(state, num_slow=num_slow, num_failures=0)
+        good = is_good(took_ns, view.usual_ns)
+        num_slow = 0 if good else state.num_slow
+        if state.num_slow != num_slow or state.num_failures or state.suspect == good:
+            state = msgspec.structs.replace(state, num_slow=num_slow, num_failures=0, suspect=not good)
         return state, "stay", ""
     if state.num_good + 1 < NUM_GOOD:
-        return msgspec.structs.replace(state, num_good=state.num_good + 1, num_slow=0), "stay", ""
+        return msgspec.structs.replace(state, num_good=state.num_good + 1, num_slow=0, suspect=False), "stay", ""
     return Health(num_ejections=state.num_ejections, since_ns=now), "return", f"{NUM_GOOD} good batches in a row"
 
 

@@ -12,7 +12,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     wait_ns: float
     """Predicted time until it would have answered: the rows it has open and the batch's own, times its time a row."""
     due: bool = False
-    """Whether it must be tried now, so that a doubt about it ends (`health.is_due`)."""
+    """Whether it must be tried now, so that a doubt about it ends (`health.is_due`, `health.is_forgotten`)."""
 
 
 class RouteView(msgspec.Struct, frozen=True, gc=False):

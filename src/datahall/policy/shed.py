@@ -1,25 +1,29 @@
 """Decides what a gateway does with connections whose requests it refuses, when even refusing costs too much.
 
-A refusal is cheap but not free. Up to a rate, each gets its answer at once. Beyond it the connection is not read for a
-while, so that the kernel's buffers and TCP's flow control hold back a client that ignores Retry-After, at no cost here;
-one that goes on for long is closed.
+A refusal is cheap but not free, and a client that asks again at once makes thousands of them. Up to a rate, each gets its
+answer at once. Beyond it the connection is not read until its refusal is paid for, so that the kernel's buffers and TCP's
+flow control hold back a client that ignores Retry-After, at no cost here; one that goes on for long is closed.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final
 
 import msgspec
 
-WINDOW_NS = 100_000_000
-"""Refusals are counted over this time, and a rest lasts as long."""
+WINDOW_NS: Final = 100_000_000
+"""Refusals of so long come at once before a connection must rest; no rest is shorter."""
+MAX_REST_NS: Final = 1_000_000_000
+
+GO_ON: Final = 0
+CLOSE: Final = -1
 
 
 class ShedState(msgspec.Struct, frozen=True, gc=False):
-    """Refusals since the window began."""
+    """What was refused."""
 
-    began_ns: int = 0
-    num_refused: int = 0
+    paid_ns: int = 0
+    """When all refusals so far are paid for, at the rate that is affordable."""
 
 
 class ShedView(msgspec.Struct, frozen=True, gc=False):
@@ -37,17 +41,19 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     """Refusals that it got since its last answer, this one included."""
 
 
-Shed = Literal["go on", "rest", "close"]
+def decide(state: ShedState, view: ShedView, event: Refused, now: int, draw: float) -> tuple[ShedState, int, str]:
+    """Return for how many nanoseconds the connection is not read: `GO_ON`, a rest, or `CLOSE`, for good.
 
-
-def decide(state: ShedState, view: ShedView, event: Refused, now: int, draw: float) -> tuple[ShedState, Shed, str]:
-    """Return whether the connection is read on, rests for WINDOW_NS, or is closed. `now` in ns; `draw` is not used."""
+    Rests end one after another at the rate, however many connections there are: n that ask again at once, whatever they
+    are told, cost no more than that rate until it takes longer than `MAX_REST_NS` to pay for one refusal each. `now` in
+    ns; `draw` is not used.
+    """
     assert 0.0 <= draw < 1.0, "draw is a uniform number"
-    if not 0 <= now - state.began_ns < WINDOW_NS:
-        state = ShedState(now, 0)
-    state = ShedState(state.began_ns, state.num_refused + 1)
-    if state.num_refused * 1_000_000_000 <= view.max_refusals_per_s * WINDOW_NS:
-        return state, "go on", "refusals are affordable"
+    paid_ns = max(state.paid_ns, now) + 1_000_000_000 // view.max_refusals_per_s
+    rest_ns = min(paid_ns - now, MAX_REST_NS)
+    state = ShedState(now + rest_ns)
+    if rest_ns <= WINDOW_NS:
+        return state, GO_ON, "refusals are affordable"
     if event.num_in_a_row > view.max_in_a_row:
-        return state, "close", f"{event.num_in_a_row} refusals in a row"
-    return state, "rest", f"more than {view.max_refusals_per_s} refusals a second"
+        return state, CLOSE, f"{event.num_in_a_row} refusals in a row"
+    return state, rest_ns, f"more than {view.max_refusals_per_s} refusals a second"

@@ -20,7 +20,7 @@ from datahall.serve.responses import Response, refusal
 
 _PRIORITIES: Final = {"high": 0, "normal": 1, "low": 2}
 _AS_USUAL_NS: Final = 1_000_000.0
-"""The base of the hall's limit: each answer's time is divided by its application's own base, and 1 is a million here."""
+"""The base of the hall's limit: each answer's time is divided by what is usual in its application, and 1 is a million here."""
 
 _WORDS: Final[dict[str, tuple[str, str]]] = {
     "team_rate": ("your team asks more often than its quota allows", "come again after Retry-After"),
@@ -38,7 +38,9 @@ class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     app: LimitView = LimitView()
     """Of one application."""
-    hall: LimitView = LimitView(floor=64, ceiling=4096, calm=4096, tolerance=6.0, unfelt_ns=0.0, learns=False)
+    hall: LimitView = LimitView(
+        floor=64, ceiling=4096, calm=4096, tolerance=6.0, unfelt_ns=0.0, crowd_ns=0.0, learns=False
+    )
     """Of all together. It gives way only where the limits of applications do not suffice: they share a machine."""
     window_ns: int = 100_000_000
     """Answers are measured for so long before a limit is decided on anew."""
@@ -156,6 +158,7 @@ class _Gauge:
         "pace_ns",
         "peak",
         "state",
+        "usual_ns",
     )
 
     def __init__(
@@ -173,6 +176,8 @@ class _Gauge:
         """Of the last window."""
         self.pace_ns = 0
         """From one answer to the next in the last window."""
+        self.usual_ns = 0.0
+        """What answers may take by the last window, over the tolerance; 0 is not known."""
         self.peak = 0
         self._sum_ns = 0.0
         self._num = 0
@@ -182,6 +187,7 @@ class _Gauge:
         """Another model takes another time: the limit goes on, what it is judged by is measured anew."""
         self.state = LimitState(self.state.limit)
         self.limit = int(self.state.limit)
+        self.usual_ns = 0.0
 
     def expect(self, in_flight: int) -> int:
         """Return how long an answer should take behind so many others; 0 is not known.
@@ -202,14 +208,15 @@ class _Gauge:
         settings = self._settings
         if self._num < settings.window_num and now_ns < self._due_ns + 9 * settings.window_ns:
             return
-        window = Window(max(1.0, self._sum_ns / self._num), self.peak)
+        self.pace_ns = (now_ns - self._due_ns + settings.window_ns) // self._num
+        window = Window(max(1.0, self._sum_ns / self._num), self.peak, self.pace_ns)
         before, draw = self.state, self._draw()
         answered = concurrency.decide(before, self._view, window, now_ns, draw)
         self.state, self.limit, _ = answered
         if self._log is not None and (self._log.due() or self.state.probing != before.probing):
             self._log.keep((before, self._view, window, now_ns, draw), answered)
+        self.usual_ns = concurrency.allowed_ns(self.state, self._view, window) / self._view.tolerance
         self.mean_ns = int(window.mean_ns)
-        self.pace_ns = (now_ns - self._due_ns + settings.window_ns) // self._num
         self._sum_ns, self._num = 0.0, 0
         self._due_ns, self.peak = now_ns + settings.window_ns, in_flight
 
@@ -304,9 +311,8 @@ class Admission:
             return
         gauge = app.gauge
         gauge.measure(sample_ns, app.in_flight, now_ns)
-        base_ns = gauge.state.base_ns
-        if base_ns:
-            self._hall.measure(sample_ns * _AS_USUAL_NS / base_ns, self._in_flight, now_ns)
+        if gauge.usual_ns:
+            self._hall.measure(sample_ns * _AS_USUAL_NS / gauge.usual_ns, self._in_flight, now_ns)
 
     def _decide(
         self, grant: KeyGrant, team: _Team, app: _App, now_ns: int, deadline_ns: int

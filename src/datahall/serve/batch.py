@@ -21,6 +21,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from datahall.policy.concurrency import crowd_ns
 from datahall.serve.pace import Pace
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ T = TypeVar("T")
 class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one queue; times in nanoseconds."""
 
-    max_requests: int = 512
+    max_requests: int = 4096
     """Requests waiting; one more is refused."""
     max_waiting_rows: int = 200_000
     """Rows waiting in all of them; beyond it a request is refused unless it is alone."""
@@ -41,6 +42,10 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The part of the last batch's time that may be waited."""
     target_ns: int = 5_000_000
     """How long a request may wait while the queue stands, or `target_batches` full batches if that is longer."""
+    crowd_ns: int = 200_000_000
+    """How long it may wait where it is cheap: the time and the price of `concurrency.LimitView`, so that the queue does not
+    shed a crowd that was let in."""
+    cheap_ns: int = 150_000
     target_batches: float = 2.0
     interval_ns: int = 100_000_000
     """For so long, or for twice the target if that is longer, the wait must exceed the target before the queue counts
@@ -86,6 +91,7 @@ class BatchQueue(Generic[T]):
         self._num_active = self._num_seen = 0
         self._pace = Pace()
         self._last_ns = 0
+        self._crowd_ns = 0.0
         self._full_ns = 0.0
         self._linger_until_ns = 0
         self._standing = False
@@ -176,6 +182,8 @@ class BatchQueue(Generic[T]):
         self._pace.learn(num_rows, duration_ns)
         self._full_ns = self._pace.time_ns(self.max_rows)
         self._last_ns = duration_ns
+        each_ns = max(1.0, duration_ns / max(1, num_requests))
+        self._crowd_ns = crowd_ns(self.settings.crowd_ns, self.settings.cheap_ns, each_ns)
         self._num_active = num_requests + len(self._waiting)
         self._linger_until_ns = now_ns + int(self.settings.linger * duration_ns)
 
@@ -204,7 +212,8 @@ class BatchQueue(Generic[T]):
     @property
     def _target_ns(self) -> float:
         # The average follows a model that has become slower too late, the last batch a lucky one too soon.
-        return max(self.settings.target_ns, self.settings.target_batches * max(self._full_ns, self._last_ns))
+        batches_ns = self.settings.target_batches * max(self._full_ns, self._last_ns)
+        return max(self.settings.target_ns, batches_ns, self._crowd_ns)
 
     def _shed(self, now_ns: int) -> tuple[Item[T], ...]:
         """Watch how long the oldest has waited, and give up what has waited too long while the queue stands."""

@@ -26,9 +26,9 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_num_headers: int = 100
     max_connections: int = 16_384
     """A connection that does nothing costs some 4 KiB; one more is answered 503 and closed."""
-    max_refusals_per_s: int = 10_000
-    """About a tenth of a core; beyond, connections whose requests are refused are not read for a while."""
-    max_refusals_in_a_row: int = 100
+    max_refusals_per_s: int = 4_000
+    """A tenth to a fifth of a core; beyond, connections whose requests are refused are not read for a while."""
+    max_refusals_in_a_row: int = 1_000
     """Beyond, while there are too many, a connection is closed."""
     max_pipelined: int = 64
     """Requests of one connection without an answer; reading pauses at more."""

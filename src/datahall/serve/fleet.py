@@ -47,7 +47,7 @@ _WELL = health.Health()
 class Port:
     """One replica: its link, what is in flight on it, and what is known of it."""
 
-    __slots__ = ("answered_ns", "flight", "health", "link", "pace", "replica", "sent_ns")
+    __slots__ = ("answered_ns", "chosen_at", "flight", "health", "link", "pace", "replica", "sent_ns")
 
     def __init__(self, replica: RouteReplica, link: Link) -> None:
         self.replica, self.link = replica, link
@@ -56,6 +56,8 @@ class Port:
         self.pace = Pace()
         self.sent_ns = 0
         self.answered_ns = 0
+        self.chosen_at = 0
+        """Which of the lane's batches was its last."""
 
 
 class Fleet:
@@ -67,6 +69,7 @@ class Fleet:
         """`log` keeps some of the choices of a replica."""
         self.ports: dict[str, Port] = {}
         self._draw, self._changed, self._decided, self._log = draw, changed, decided, log
+        self._num_chosen = 0
 
     @property
     def num_ready(self) -> int:
@@ -104,13 +107,19 @@ class Fleet:
 
     def choose(self, idle: list[Port], num_rows: int, now_ns: int) -> Port:
         """Return which of `idle` gets a batch of `num_rows`."""
-        if len(idle) == 1:
-            return idle[0]
+        self._num_chosen += 1
+        port = idle[0] if len(idle) == 1 else self._choose(idle, num_rows, now_ns)
+        port.chosen_at = self._num_chosen
+        return port
+
+    def _choose(self, idle: list[Port], num_rows: int, now_ns: int) -> Port:
+        num = len(self.ports)
         candidates = tuple(
             route.Candidate(
                 port.replica.id,
                 port.pace.time_ns(num_rows),
-                health.is_due(port.health, now_ns - port.sent_ns),
+                health.is_due(port.health, now_ns - port.sent_ns)
+                or health.is_forgotten(self._num_chosen - port.chosen_at, num),
             )
             for port in idle
         )
@@ -134,10 +143,10 @@ class Fleet:
         port.answered_ns = now_ns
         usual_ns = self.usual_ns(port, num_rows)
         port.pace.learn(num_rows, took_ns)
-        slow = health.is_slow(took_ns, usual_ns)
-        if slow or port.health is not _WELL:  # else nothing changes
-            self._decide(port, health.Answered(took_ns), now_ns, usual_ns)
-        return not slow
+        if port.health is _WELL and health.is_good(took_ns, usual_ns):
+            return True  # nothing changes
+        self._decide(port, health.Answered(took_ns), now_ns, usual_ns)
+        return not health.is_slow(took_ns, usual_ns)
 
     def failed(self, port: Port, now_ns: int) -> None:
         """Learn that a batch failed, by the replica's fault or because its connection is gone."""

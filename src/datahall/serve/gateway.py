@@ -220,7 +220,7 @@ class Gateway:
         """Return the seconds since 1970."""
         return self._clock.now_ns() / 1e9
 
-    def shed(self, num_in_a_row: int) -> shed.Shed:
+    def shed(self, num_in_a_row: int) -> int:
         """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
         before, event, now_ns = self._shedding, shed.Refused(num_in_a_row), self._clock.monotonic_ns()
         answered = shed.decide(before, self._shed_view, event, now_ns, 0.0)

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from datahall.policy.shed import WINDOW_NS, Shed
+from datahall.policy import shed
 from datahall.serve.config import GatewayLimits
 from datahall.serve.exchange import Again, Plan, Request, Slot, body_too_large, head_too_large
 from datahall.serve.heads import SINGLE, read_head
@@ -45,7 +45,7 @@ class Application(Protocol):
     def now_s(self) -> float:
         """Return the seconds since 1970."""
 
-    def shed(self, num_in_a_row: int) -> Shed:
+    def shed(self, num_in_a_row: int) -> int:
         """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
 
     def opened(self, connection: Connection) -> bool:
@@ -428,11 +428,11 @@ class Connection(asyncio.Protocol):
     def _count_refusal(self, refused: bool) -> None:
         """Take note of an answer; at extremes, stop reading for a while from a client that gets refusals only."""
         self._num_refused = self._num_refused + 1 if refused else 0
-        what: Shed = self._app.shed(self._num_refused) if refused else "go on"
-        if what == "close":
+        rest_ns = self._app.shed(self._num_refused) if refused else shed.GO_ON
+        if rest_ns == shed.CLOSE:
             self._deaf = True
-        elif what == "rest" and self._rest is None:
-            self._rest = self._loop.call_later(WINDOW_NS / 1e9, self._rested)
+        elif rest_ns != shed.GO_ON and self._rest is None:
+            self._rest = self._loop.call_later(rest_ns / 1e9, self._rested)
             self._balance()
 
     def _rested(self) -> None:
