@@ -7,7 +7,6 @@ import logging
 import resource
 import shutil
 import signal
-import socket
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -188,7 +187,6 @@ def test_a_client_that_stops_reading_is_not_read_from_and_then_closed(process, k
         assert answer.status == 200
     before = memory_bytes(running)
     with kit.Client(running.port) as client, kit.Client(running.port) as other:
-        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.socket.setblocking(False)
         sent, wanted = 0, data * (60_000_000 // len(answer.body))
         closed = False
@@ -215,7 +213,6 @@ def test_without_the_pause_it_would_be_read_from_to_the_end(world, kit, monkeypa
     answer = world.ask("POST", "/predict/flowers", body)
     with world.client() as client:
         client.socket.settimeout(60)
-        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for _ in range(20_000_000 // len(answer.body)):
             client.send(data)
 
