@@ -31,7 +31,7 @@ def _place(build: Path) -> Path:
     place = build / f"halls-{digest[:12]}"
     for other in build.glob("halls-*"):
         if other != place:
-            shutil.rmtree(other)
+            shutil.rmtree(other, ignore_errors=True)  # halls are made side by side, and each finds the old ones
     return place
 
 
