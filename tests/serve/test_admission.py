@@ -4,28 +4,18 @@ import msgspec
 import pytest
 from msgspec.msgpack import decode
 
-from datahall.core.records import BundleManifest, Column, KeyGrant, Quota, Route, RouteTable, TeamRule
+from datahall.core.records import KeyGrant, Quota, Route, RouteTable, TeamRule
 from datahall.policy import share
 from datahall.policy.admit import Admission as Decision
 from datahall.policy.admit import AdmitView, Arrival, decide
 from datahall.policy.concurrency import LimitView
 from datahall.serve.admission import Admission, AdmissionSettings, Place, Refusal
 from datahall.serve.decisions import DecisionFiles, decision_files, read_decision_file
+from tests.serve.flowers import MANIFEST
 
 MS = 10**6
 SECOND = 10**9
 NOW = 10**12
-MANIFEST = BundleManifest(
-    app="flowers",
-    task="classification",
-    engine="sklearn",
-    engine_settings={},
-    features=(),
-    target=Column(name="kind", kind="number"),
-    threshold=None,
-    environment="e" * 64,
-    files={},
-)
 SMALL = AdmissionSettings(
     app=LimitView(floor=4, ceiling=64, calm=16, unfelt_ns=0.0),
     hall=LimitView(floor=8, ceiling=16, calm=16, unfelt_ns=0.0, tolerance=6.0, learns=False),

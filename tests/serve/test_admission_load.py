@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from datahall.core.records import BundleManifest, Column, KeyGrant, Quota, Route, RouteTable, TeamRule
+from datahall.core.records import KeyGrant, Quota, Route, RouteTable, TeamRule
 from datahall.policy.concurrency import LimitView
 from datahall.serve.admission import Admission, AdmissionSettings, Refusal
+from tests.serve.flowers import MANIFEST
 
 MS = 10**6
 SECOND = 10**9
@@ -23,17 +24,6 @@ REFUSAL_NS = SERVICE_NS // 100
 """A refusal costs the machine that answers a hundredth of an answer."""
 PATIENCE_NS = SECOND
 """Whoever waits longer has left: an answer that comes later is no good to anybody."""
-MANIFEST = BundleManifest(
-    app="flowers",
-    task="classification",
-    engine="sklearn",
-    engine_settings={},
-    features=(),
-    target=Column(name="kind", kind="number"),
-    threshold=None,
-    environment="e" * 64,
-    files={},
-)
 
 
 def route(team):

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datahall.core.records import BundleManifest, Column, KeyGrant, Quota, Route, RouteTable, TeamRule
+from datahall.core.records import KeyGrant, Quota, Route, RouteTable, TeamRule
 from datahall.policy import rate, share
 from datahall.policy.concurrency import LimitView
 from datahall.serve.admission import Admission, AdmissionSettings, Place
+from tests.serve.flowers import MANIFEST
 
 SECOND = 10**9
 DRIFT = 0.01
@@ -19,17 +20,6 @@ DRIFT = 0.01
 LATE_NS = int(share.LEASE_NS / 2 * (1 - DRIFT))
 """How late a gateway may learn of a table."""
 WIDE = AdmissionSettings(app=LimitView(10**6, 10**6, 10**6), hall=LimitView(10**6, 10**6, 10**6, learns=False))
-MANIFEST = BundleManifest(
-    app="flowers",
-    task="classification",
-    engine="sklearn",
-    engine_settings={},
-    features=(),
-    target=Column(name="kind", kind="number"),
-    threshold=None,
-    environment="e" * 64,
-    files={},
-)
 ROUTE = Route(
     app="flowers", team="lab", deployment="dep", version="f@1.0.0", manifest=MANIFEST, bundle="b", replicas=()
 )
