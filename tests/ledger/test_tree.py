@@ -53,6 +53,16 @@ def leaves_of(size):
     return [number.to_bytes(2) for number in range(size)]
 
 
+@given(SIZES)
+def test_a_root_over_all_leaves_at_once_is_the_root_by_its_definition(size):
+    leaves = leaves_of(size)
+    assert tree.root_over([tree.leaf_hash(leaf) for leaf in leaves]) == mth(leaves)
+
+
+def test_nothing_has_the_root_of_the_empty_tree():
+    assert tree.root_over([]) == mth([])
+
+
 class Grown:
     """A tree grown in one go or in steps, its nodes in a dict; counts what is read."""
 

@@ -60,7 +60,7 @@ class Archive:
         except NotFoundError:
             # Looked for second: a segment is recorded as moved before its file goes.
             return self._look_in_store(parts)
-        return Kept(segment.answers[index], root_of(segment) if segment.path.suffix == SEALED else None, "kept")
+        return Kept(segment.answer(index), root_of(segment) if segment.path.suffix == SEALED else None, "kept")
 
     def erase(self, gateway: str, answers: Collection[AnswerIdParts], *, actor: str) -> int:
         """Erase these answers' records from the blob store; return how many were there.
@@ -133,7 +133,7 @@ def root_of(segment: Segment) -> str:
 
 def merkle_root(leaves: list[bytes]) -> str:
     """Return the Merkle root (RFC 6962) over leaves of 32 bytes, in hexadecimal."""
-    return tree.append(0, [tree.leaf_hash(leaf) for leaf in leaves], lambda _: [])[1].hex()
+    return tree.root_over([tree.leaf_hash(leaf) for leaf in leaves]).hex()
 
 
 def _spans(segment: AnswerSegment, parts: AnswerIdParts) -> bool:

@@ -68,7 +68,7 @@ class Sealer:
             return False
         try:
             segment = read_segment(path, self._key)
-            root = root_of(segment)
+            root, times_ns = root_of(segment), segment.times_ns()
             known = self._known(path.stem)
             if known is not None and known.root != root:
                 raise IntegrityError("another segment of this name was sealed before")  # noqa: TRY301  told like the rest
@@ -77,13 +77,13 @@ class Sealer:
             self._failed[path.stem] = (stamp, f"{path.name} cannot be sealed: {why}")
             return False
         if known is None:
-            self._record(segment, root)
+            self._record(segment, root, times_ns)
         remove(path, at="answers.moved")
         self._failed.pop(path.stem, None)
         return known is None
 
-    def _record(self, segment: Segment, root: str) -> None:
-        path, times = segment.path, [answer.at_ns for answer in segment.answers]
+    def _record(self, segment: Segment, root: str, times_ns: list[int]) -> None:
+        path = segment.path
         stored = StoredSegment(
             gateway=gateway_of(path), first_sequence=first_sequence(path), records=tuple(segment.raw)
         )
@@ -94,12 +94,12 @@ class Sealer:
             id=path.stem,
             gateway=stored.gateway,
             first_sequence=stored.first_sequence,
-            num_answers=len(segment.answers),
+            num_answers=len(segment.raw),
             root=root,
             digest=digest,
-            hour=hour_of(min(times, default=0)),
-            first_at_ns=min(times, default=0),
-            last_at_ns=max(times, default=0),
+            hour=hour_of(min(times_ns, default=0)),
+            first_at_ns=min(times_ns, default=0),
+            last_at_ns=max(times_ns, default=0),
             sealed_at_ns=self._clock.now_ns(),
         )
         body = {"segment": new.id, "root": root, "num_answers": new.num_answers}

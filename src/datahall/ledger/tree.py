@@ -61,6 +61,20 @@ def root(size: int, read: Read) -> bytes:
     return range_hashes([(0, size)], read)[0]
 
 
+def root_over(leaves: Sequence[bytes]) -> bytes:
+    """Return the root over all leaves (hashes) of a tree that is not kept: no part of it is stored or read.
+
+    Goes up level by level; a node without a sibling rises as it is, which is how RFC 6962, 2.1, cuts a tree whose size
+    is no power of two.
+    """
+    level, digest = list(leaves), hashlib.sha256
+    while len(level) > 1:
+        lone = level[-1:] if len(level) & 1 else []
+        level = [digest(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)]
+        level += lone
+    return level[0] if level else EMPTY_ROOT
+
+
 def append(size: int, leaves: Sequence[bytes], read: Read) -> tuple[dict[Place, bytes], bytes]:
     """Return the complete subtrees that `leaves` (hashes) add to a tree of `size`, and the new root.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,15 +18,42 @@ _NAME = re.compile(r".+-[0-9]{15}\.(open|sealed)")
 _DECODER = msgspec.msgpack.Decoder(Answer)
 
 
+class _Time(msgspec.Struct):
+    """All of a record that is read to seal it."""
+
+    at_ns: int
+
+
+_TIMES = msgspec.msgpack.Decoder(_Time)
+
+
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file holds: its answers in order, their raw bytes, and how many bytes at its end are no record."""
+    """What one file holds: its records in order, as they were written, and how many bytes at its end are none."""
 
     path: Path
-    answers: tuple[Answer, ...]
     raw: tuple[bytes, ...]
     num_torn_bytes: int
     ended: bool
     """Whether its writer said that nothing follows."""
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """What the records say. Raises IntegrityError where another version of Datahall wrote them."""
+        return decode(self.raw, self.path.name)
+
+    def answer(self, index: int) -> Answer:
+        """Return what one record says. Raises IndexError, and IntegrityError as `answers` does."""
+        return decode([self.raw[index]], self.path.name)[0]
+
+    def times_ns(self) -> list[int]:
+        """Return when each answer was given, which is told without reading the rest of the records.
+
+        Raises IntegrityError as `answers` does.
+        """
+        try:
+            return [_TIMES.decode(record).at_ns for record in self.raw]
+        except msgspec.DecodeError as error:
+            raise _other_form(error, self.path.name) from error
 
 
 def segment_files(folder: Path, gateway: str | None = None) -> list[Path]:
@@ -60,15 +88,19 @@ def read_segment(path: Path, key: bytes) -> Segment:
     if path.suffix == SEALED and (torn or not ended):
         what = f"the last {torn} bytes are not a record" if torn else "its end is missing"
         raise IntegrityError(what, where=path.name)
-    return Segment(path=path, answers=decode(records, path.name), raw=tuple(records), num_torn_bytes=torn, ended=ended)
+    return Segment(path=path, raw=tuple(records), num_torn_bytes=torn, ended=ended)
 
 
-def decode(records: list[bytes], where: str) -> tuple[Answer, ...]:
+def decode(records: Sequence[bytes], where: str) -> tuple[Answer, ...]:
     """Return the answers of authentic records. Raises IntegrityError where another version of Datahall wrote them."""
     try:
         return tuple(_DECODER.decode(record) for record in records)
     except msgspec.DecodeError as error:
-        raise IntegrityError(f"a record has another form than this version writes: {error}", where=where) from error
+        raise _other_form(error, where) from error
+
+
+def _other_form(error: msgspec.DecodeError, where: str) -> IntegrityError:
+    return IntegrityError(f"a record has another form than this version writes: {error}", where=where)
 
 
 def find_local(folder: Path, parts: AnswerIdParts, key: bytes) -> tuple[Segment, int]:
@@ -85,7 +117,7 @@ def find_local(folder: Path, parts: AnswerIdParts, key: bytes) -> tuple[Segment,
         except FileNotFoundError:  # moved since it was listed
             break
         index = parts.sequence - first_sequence(path)
-        if index < len(segment.answers) and is_of(segment.answers[index], parts):
+        if index < len(segment.raw) and is_of(segment.answer(index), parts):
             return segment, index
         break
     raise NotFoundError("no segment on this disk holds this answer")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 
 import msgspec
 
-from datahall.core.canonical import digest_bytes
 from datahall.core.errors import IntegrityError
 from datahall.core.records import Answer
 from datahall.serve.segment_files import decode
@@ -47,7 +47,7 @@ class StoredSegment(msgspec.Struct, frozen=True, kw_only=True):
 
 def leaf_of(record: bytes) -> bytes:
     """Return the leaf of a record's exact bytes, 32 bytes."""
-    return bytes.fromhex(digest_bytes(record))
+    return hashlib.sha256(record).digest()
 
 
 def encode_segment(segment: StoredSegment) -> bytes:
