@@ -107,14 +107,7 @@ class _Account:
             self.tat_ns = rate.refit(self.tat_ns, self.rate, part.rate, now_ns)
         self.rate = part.rate
 
-    def quick(self, now_ns: int) -> bool:
-        """Return whether a request fits into rate and concurrency for certain."""
-        if self.in_flight >= self.concurrency:
-            return False
-        limit = self.rate
-        return limit is None or 0 < limit.span_ns >= self.tat_ns + limit.interval_ns - now_ns
-
-    def ask(self, now_ns: int, log: PolicyLog | None) -> tuple[int, int]:
+    def ask(self, now_ns: int, log: PolicyLog | None = None) -> tuple[int, int]:
         """Return the rate's state after one request, and how long it would have to wait."""
         if self.rate is None:
             return 0, 0
@@ -272,31 +265,35 @@ class Admission:
     def shed(self, grant: KeyGrant, route: Route, now_ns: int) -> Refusal | None:
         """Return why a request could not come in now, None where it may: asked by its headers, it costs nothing."""
         team, app = self._team(grant.team, now_ns), self._app(route, now_ns)
-        if (
-            team.quick(now_ns)
-            and app.quick(now_ns)
-            and 4 * app.in_flight < 3 * app.gauge.limit
-            and 4 * self._in_flight < 3 * self._hall.limit
-        ):
+        waits_ns = (team.ask(now_ns)[1], app.ask(now_ns)[1])
+        if waits_ns == (0, 0) and self._is_calm(team, app):
             return None
-        decision, reason, _, _ = self._decide(grant, team, app, now_ns, 1 << 62)
+        decision, reason = self._decide(grant, team, app, waits_ns, now_ns, 1 << 62)
         return None if reason == "admitted" else self._refuse(decision, reason, team, app)
 
     def enter(self, grant: KeyGrant, route: Route, now_ns: int, *, deadline_ns: int) -> Place | Refusal:
         """Let a request in, or say why not; `deadline_ns` is the time from which nobody wants its answer."""
         team, app = self._team(grant.team, now_ns), self._app(route, now_ns)
-        decision, reason, team.tat_ns, app.tat_ns = self._decide(grant, team, app, now_ns, deadline_ns)
-        if decision is not admit.ADMITTED:
-            return self._refuse(decision, reason, team, app)
+        team_tat_ns, team_wait_ns = team.ask(now_ns, self._rate_log)
+        app_tat_ns, app_wait_ns = app.ask(now_ns, self._rate_log)
+        # Where all is calm the answer is known; the policy is asked all the same when it is the turn of one to be logged.
+        sampled = self._log is not None and self._log.due()
+        waits = team_wait_ns or app_wait_ns
+        if sampled or waits or not self._is_calm(team, app) or now_ns + app.gauge.mean_ns > deadline_ns:
+            waits_ns = (team_wait_ns, app_wait_ns)
+            decision, reason = self._decide(grant, team, app, waits_ns, now_ns, deadline_ns, sampled=sampled)
+            if decision is not admit.ADMITTED:
+                return self._refuse(decision, reason, team, app)
+        team.tat_ns, app.tat_ns = team_tat_ns, app_tat_ns
         rank = _PRIORITIES[grant.priority]
         if team.in_flight == 0:
             self._active_weight += team.weight
         team.in_flight += 1
-        app.in_flight += 1
         app.peers[rank] += 1
-        self._in_flight += 1
-        app.gauge.peak = max(app.gauge.peak, app.in_flight)
-        self._hall.peak = max(self._hall.peak, self._in_flight)
+        app.in_flight = in_app = app.in_flight + 1
+        self._in_flight = in_hall = self._in_flight + 1
+        app.gauge.peak = max(app.gauge.peak, in_app)
+        self._hall.peak = max(self._hall.peak, in_hall)
         return Place(self, team, app, rank)
 
     def left(self, team: _Team, app: _App, rank: int, now_ns: int, sample_ns: int | None) -> None:
@@ -314,16 +311,30 @@ class Admission:
         if gauge.usual_ns:
             self._hall.measure(sample_ns * _AS_USUAL_NS / gauge.usual_ns, self._in_flight, now_ns)
 
+    def _is_calm(self, team: _Team, app: _App) -> bool:
+        """Return whether `policy.admit` is certain to let in, whatever its priority, who need not wait and has the time."""
+        return (
+            team.in_flight < team.concurrency
+            and app.in_flight < app.concurrency
+            and 4 * app.in_flight < 3 * app.gauge.limit
+            and 4 * self._in_flight < 3 * self._hall.limit
+        )
+
     def _decide(
-        self, grant: KeyGrant, team: _Team, app: _App, now_ns: int, deadline_ns: int
-    ) -> tuple[admit.Admission, str, int, int]:
-        """Return the decision, its reason, and the states of both rates as they would be after it."""
-        team_tat_ns, team_wait_ns = team.ask(now_ns, self._rate_log)
-        app_tat_ns, app_wait_ns = app.ask(now_ns, self._rate_log)
+        self,
+        grant: KeyGrant,
+        team: _Team,
+        app: _App,
+        waits_ns: tuple[int, int],
+        now_ns: int,
+        deadline_ns: int,
+        *,
+        sampled: bool = False,
+    ) -> tuple[admit.Admission, str]:
+        """Ask the policy; `waits_ns` is what the rates of team and application say. A refusal is logged, and what is `sampled`."""
         active = self._active_weight if team.in_flight else self._active_weight + team.weight
         view = admit.AdmitView(
-            team_wait_ns,
-            app_wait_ns,
+            *waits_ns,
             team.in_flight,
             team.concurrency,
             app.in_flight,
@@ -337,15 +348,12 @@ class Admission:
         )
         event, draw = admit.Arrival(grant.priority, deadline_ns), self._draw()
         answered = admit.decide(None, view, event, now_ns, draw)
-        _, decision, reason = answered
         if self._log is not None:
-            if decision is not admit.ADMITTED:
-                self._log.keep_some((None, view, event, now_ns, draw), answered)
-            elif self._log.due():
+            if sampled:
                 self._log.keep((None, view, event, now_ns, draw), answered)
-        if decision is not admit.ADMITTED:
-            return decision, reason, team.tat_ns, app.tat_ns
-        return decision, reason, team_tat_ns, app_tat_ns
+            elif answered[1] is not admit.ADMITTED:
+                self._log.keep_some((None, view, event, now_ns, draw), answered)
+        return answered[1], answered[2]
 
     def _refuse(self, decision: admit.Admission, reason: str, team: _Team, app: _App) -> Refusal:
         account = team if reason.startswith("team") else app
