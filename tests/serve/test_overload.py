@@ -16,9 +16,7 @@ PATIENCE_NS = 200 * MS
 """After so long a client has gone; all that is worked on for it later is lost."""
 NUM_REPLICAS = 2
 MAX_ROWS = 16
-SECONDS = 4.0
-ONSET_NS = 300 * MS
-"""Until then the queue may still find out that it stands: the longest wait of a burst is not the wait under overload."""
+SECONDS = 8.0
 CAPACITY_PER_S = NUM_REPLICAS * MAX_ROWS / (5e-3 + 0.2e-3 * MAX_ROWS)
 
 
@@ -31,7 +29,7 @@ class Result(msgspec.Struct):
     goodput: float
     """Answers in time, as a part of the capacity."""
     p99_ms: float
-    """Of the answers in time, to requests that came after the onset."""
+    """Of the answers in time, from the first moment on."""
     num_offered: int
     num_out: int
     """Requests refused, given up, answered or still waiting at the end: each once."""
@@ -57,7 +55,7 @@ def simulate(queue, load, *, seed=1, told_ns=PATIENCE_NS):
             items, took = batch
             num_idle += 1
             num_out += len(items)
-            waits += [(item.since_ns, now - item.since_ns) for item in items if now - item.since_ns <= PATIENCE_NS]
+            waits += [now - item.since_ns for item in items if now - item.since_ns <= PATIENCE_NS]
             queue.finished(len(items), len(items), took, now)
         taken = queue.take(now, num_idle)
         num_out += len(taken.expired) + len(taken.shed)
@@ -68,8 +66,7 @@ def simulate(queue, load, *, seed=1, told_ns=PATIENCE_NS):
         if num_idle and taken.wake_at_ns is not None:
             heapq.heappush(events, (max(now + 1, taken.wake_at_ns), next(tie), "wake", ()))
     num_out += len(queue) + sum(len(batch[0]) for _, _, kind, batch in events if kind == "answer")
-    settled = sorted(waited for since, waited in waits if since > ONSET_NS)
-    p99_ms = settled[int(0.99 * len(settled))] / MS if settled else float("inf")
+    p99_ms = sorted(waits)[int(0.99 * len(waits))] / MS if waits else float("inf")
     return Result(len(waits) / SECONDS / CAPACITY_PER_S, p99_ms, num_offered, num_out)
 
 

@@ -7,11 +7,17 @@ time and only until every active client's request has come back. A lone request 
 What waits too long, by three rules that cost nothing while there is room:
 - at the door: a request whose predicted wait passes its deadline is refused at once (`offer`);
 - in the queue: what cannot be answered before its deadline any more is given up, not worked on (`Taken.expired`);
-- controlled delay (CoDel in the form of Maurer, "Fail at Scale", ACM Queue 2015): once the head of the queue has
-  waited longer than a target for a whole interval, the queue stands. Until an interval wholly below half the target,
-  whatever has waited longer than the target is given up (`Taken.shed`), and what would wait longer is refused at the
-  door (`full`): a request is either answered soon or told at once to come again. The target is a few batches long,
-  because a request that comes while a batch runs waits for it in the best of cases.
+- controlled delay (after CoDel, Nichols and Jacobson 2012, and Maurer, "Fail at Scale", ACM Queue 2015): once the head
+  of the queue waits longer than a target, and has for a time t in which so much has come that the last would wait for w,
+  the queue stands as soon as t * w reaches the square of an interval. Until an interval in which heads waited less than
+  half the target on average, whatever has waited longer than the target is given up (`Taken.shed`), and what would wait
+  longer is refused at the door (`full`): a request is either answered soon or told at once to come again. The target is
+  a few batches long, because a request that comes while a batch runs waits for it in the best of cases.
+
+Whoever is let in before the queue stands waits long, and with an interval for t alone, as CoDel has it, those can be more
+than one in a hundred. Here t is about interval / sqrt(k - 1) at k times what can be answered: the faster it grows the
+sooner it is seen. A burst that is worked off within two intervals is never refused, however it comes: after t not more
+than 2 interval - t of it waits, and t (2 interval - t) is less than the square.
 """
 
 from __future__ import annotations
@@ -48,8 +54,7 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     cheap_ns: int = 150_000
     target_batches: float = 2.0
     interval_ns: int = 100_000_000
-    """For so long, or for twice the target if that is longer, the wait must exceed the target before the queue counts
-    as standing."""
+    """By this, or by twice the target if that is longer, it is judged whether the queue stands."""
 
 
 class Item(msgspec.Struct, Generic[T], frozen=True, gc=False):
@@ -94,9 +99,13 @@ class BatchQueue(Generic[T]):
         self._crowd_ns = 0.0
         self._full_ns = 0.0
         self._linger_until_ns = 0
+        self._num_replicas = 1
+        """As the newest request found them."""
         self._standing = False
-        self._min_wait_ns = self._max_wait_ns = 0
-        self._interval_end_ns = 0
+        self._since_ns = 0
+        """While the queue stands, when this interval began; else when its head began to wait too long, 0 while it does not."""
+        self._sum_waits_ns = self._num_waits = 0
+        """Of the heads of the queue in this interval, while it stands."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -127,6 +136,7 @@ class BatchQueue(Generic[T]):
 
     def offer(self, item: Item[T], num_replicas: int) -> Offered:
         """Take a request in that came at `item.since_ns`, or say why not; `num_replicas` answer at present."""
+        self._num_replicas = num_replicas
         if self._waiting:  # alone it is taken, however many rows it has and whatever is predicted
             if self._num_rows + item.num_rows > self.settings.max_waiting_rows or self.full(num_replicas):
                 return "full"
@@ -155,8 +165,9 @@ class BatchQueue(Generic[T]):
         """Return what to do at `now_ns` with `num_idle` replicas that have nothing to do."""
         expired = self._expire(now_ns, num_idle)
         if not self._waiting:
-            self._min_wait_ns = 0
-            self._standing = self._standing and now_ns < self._interval_end_ns
+            if not self._standing:
+                self._since_ns = 0
+            self._relent(now_ns)
             return Taken((), expired, (), None)
         if num_idle <= 0:
             return Taken((), expired, (), self._waiting[0].deadline_ns)
@@ -215,20 +226,37 @@ class BatchQueue(Generic[T]):
         batches_ns = self.settings.target_batches * max(self._full_ns, self._last_ns)
         return max(self.settings.target_ns, batches_ns, self._crowd_ns)
 
+    @property
+    def _interval_ns(self) -> float:
+        return max(self.settings.interval_ns, 2 * self._target_ns)
+
     def _shed(self, now_ns: int) -> tuple[Item[T], ...]:
         """Watch how long the oldest has waited, and give up what has waited too long while the queue stands."""
         target_ns = self._target_ns
         waited_ns = now_ns - self._waiting[0].since_ns
-        self._min_wait_ns = min(self._min_wait_ns, waited_ns)
-        self._max_wait_ns = max(self._max_wait_ns, waited_ns)
-        if now_ns >= self._interval_end_ns:
-            self._standing = self._max_wait_ns > target_ns / 2 if self._standing else self._min_wait_ns > target_ns
-            self._min_wait_ns = self._max_wait_ns = waited_ns
-            self._interval_end_ns = now_ns + int(max(self.settings.interval_ns, 2 * target_ns))
+        if self._standing:
+            self._sum_waits_ns += waited_ns
+            self._num_waits += 1
+            self._relent(now_ns)
+        elif waited_ns <= target_ns:
+            self._since_ns = 0
+        elif not self._since_ns:
+            self._since_ns = now_ns
+        else:
+            ahead_ns = self.wait_ns(self._num_replicas) - self._full_ns
+            if (now_ns - self._since_ns) * ahead_ns >= self._interval_ns**2:
+                self._standing, self._since_ns = True, now_ns
         shed = []
         while self._standing and len(self._waiting) > 1 and now_ns - self._waiting[0].since_ns > target_ns:
             shed.append(self._pop())
         return tuple(shed)
+
+    def _relent(self, now_ns: int) -> None:
+        """Let the queue stand no more once an interval is over in which heads did not wait long."""
+        if self._standing and now_ns - self._since_ns >= self._interval_ns:
+            self._standing = 2 * self._sum_waits_ns > self._num_waits * self._target_ns
+            self._since_ns = now_ns if self._standing else 0
+            self._sum_waits_ns = self._num_waits = 0
 
     def _next_batch(self) -> tuple[Item[T], ...]:
         batch = [self._pop()]
