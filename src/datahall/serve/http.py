@@ -15,7 +15,7 @@ import httptools
 from datahall.policy import shed
 from datahall.serve.config import GatewayLimits
 from datahall.serve.exchange import Again, Plan, Request, Slot, body_too_large, head_too_large
-from datahall.serve.heads import SINGLE, read_head
+from datahall.serve.heads import SINGLE, end_of_line, parts_of, read_head
 from datahall.serve.responses import HttpError, Response, refusal, render
 from datahall.serve.splice import Splice
 
@@ -84,6 +84,7 @@ class Connection(asyncio.Protocol):
         self._stuffed_since = 0.0
         self._first = b""
         """What arrived last, if a request began with its first byte."""
+        self._line = b""  # the end so far of a request's first line of which more is to come
         self.closed = False
 
     @property
@@ -171,7 +172,13 @@ class Connection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         try:
-            self._parser.feed_data(data)
+            for part in parts_of(data, self._line):
+                before = self._request
+                self._parser.feed_data(part)
+                if self._in_head and (self._line or self._request is not before):
+                    self._line = end_of_line(self._line + part)
+        except HttpError as error:
+            self._refuse(error.response)
         except httptools.HttpParserUpgrade:
             self._refuse(refusal(400, "upgrades and tunnels are not offered", "use plain HTTP/1.1"))
         except httptools.HttpParserError as error:
