@@ -122,14 +122,14 @@ class Connection(asyncio.Protocol):
         """Stop reading from a client that does not read."""
         self._stuffed = True
         self._stuffed_since = self._loop.time()
-        self._balance()
+        self.balance()
         if self._splice is not None:
             self._splice.pause()
 
     def resume_writing(self) -> None:
         """Go on."""
         self._stuffed = False
-        self._balance()
+        self.balance()
         if self._splice is not None:
             self._splice.resume()
 
@@ -168,11 +168,13 @@ class Connection(asyncio.Protocol):
                 if self._num_fed > self._limits.max_head_bytes + SLICE_BYTES:
                     self._refuse(head_too_large(self._limits))
                     return
-        self._balance()
+        self.balance()
 
     def _feed(self, data: bytes) -> None:
         try:
-            for part in parts_of(data, self._line):
+            before = self._request
+            body_left = 0 if before is None else (before.content_length or 0) - before.num_body_bytes
+            for part in (data,) if len(data) <= body_left else parts_of(data, self._line):
                 before = self._request
                 self._parser.feed_data(part)
                 if self._in_head and (self._line or self._request is not before):
@@ -338,7 +340,7 @@ class Connection(asyncio.Protocol):
             self._slots[0].splice.activate()
         if not self._slots and (self._deaf or (self._app.draining and self._request is None)):
             self._finish()
-        self._balance()
+        self.balance()
 
     def write(self, data: bytes) -> None:
         """Send a part of control's answer."""
@@ -375,6 +377,28 @@ class Connection(asyncio.Protocol):
             now - self._heard_at > limits.stall_seconds or now - self._since > limits.body_seconds
         ):
             self._refuse(refusal(408, "the body did not come in time", "send the whole body without a pause"))
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def balance(self) -> None:
+        """Read only while the client reads, control takes what is sent, and not too many answers are owed."""
+        crowded = len(self._slots) > self._limits.max_pipelined
+        choked = self._splice is not None and self._splice.choked
+        resting = self._rest is not None
+        wanted = (self._stuffed or crowded or choked or resting) and self._closing_at is None
+        if self._transport is None or wanted == self._paused:
+            return
+        self._paused = wanted
+        if wanted:
+            self._transport.pause_reading()
+        else:
+            self._heard_at = self._loop.time()
+            if self._in_head:
+                self._since = self._heard_at  # the wait was ours
+            self._transport.resume_reading()
 
     def _reject(self, request: Request, response: Response) -> None:
         """Answer without looking at the body: a small one is read and thrown away, another ends the connection."""
@@ -440,11 +464,11 @@ class Connection(asyncio.Protocol):
             self._deaf = True
         elif rest_ns != shed.GO_ON and self._rest is None:
             self._rest = self._loop.call_later(rest_ns / 1e9, self._rested)
-            self._balance()
+            self.balance()
 
     def _rested(self) -> None:
         self._rest = None
-        self._balance()
+        self.balance()
 
     def _remember(self, request: Request, plan: Plan) -> None:
         """Keep the head of a request that came whole, alone and in one piece, for those that begin with the same bytes.
@@ -471,29 +495,3 @@ class Connection(asyncio.Protocol):
     def _release(self, request: Request | None) -> None:
         if request is not None and request.plan is not None and request.plan.team is not None:
             self._app.hold(request.plan.team, -len(request.body))
-
-    def _balance(self) -> None:
-        """Read only while the client reads, control takes what is sent, and not too many answers are owed."""
-        crowded = len(self._slots) > self._limits.max_pipelined
-        choked = self._splice is not None and self._splice.choked
-        resting = self._rest is not None
-        wanted = (self._stuffed or crowded or choked or resting) and self._closing_at is None
-        if self._transport is None or wanted == self._paused:
-            return
-        self._paused = wanted
-        if wanted:
-            self._transport.pause_reading()
-        else:
-            self._heard_at = self._loop.time()
-            if self._in_head:
-                self._since = self._heard_at  # the wait was ours
-            self._transport.resume_reading()
-
-    def abort(self) -> None:
-        """End the connection now."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def balance(self) -> None:
-        """Look again whether to read: control can take more, or less."""
-        self._balance()
