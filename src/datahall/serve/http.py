@@ -26,7 +26,8 @@ SMALL_BODY_BYTES = 64 << 10
 MAX_AGAIN_BYTES = 2 << 10
 """Of a head that a connection keeps for the next request: longer ones are parsed each time."""
 
-_REFUSALS = frozenset((429, 503))
+_MISTAKES = frozenset((401, 403, 404))
+_REFUSALS = _MISTAKES | {429, 503}
 
 
 class Application(Protocol):
@@ -45,7 +46,7 @@ class Application(Protocol):
     def now_s(self) -> float:
         """Return the seconds since 1970."""
 
-    def shed(self, num_in_a_row: int) -> int:
+    def shed(self, num_in_a_row: int, mistaken: bool) -> int:
         """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
 
     def opened(self, connection: Connection) -> bool:
@@ -314,7 +315,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(render(response, now_s=self._app.now_s(), close=False))
         self._since = self._loop.time()
         if response.status in _REFUSALS or self._num_refused:
-            self._count_refusal(response.status in _REFUSALS)
+            self._count_refusal(response.status)
             if self._deaf:
                 self._finish()
         return True
@@ -327,7 +328,7 @@ class Connection(asyncio.Protocol):
             response = cast("Response", slot.response)
             last = response.close or (not self._slots and (self._deaf or self._app.draining) and self._request is None)
             parts.append(render(response, now_s=self._app.now_s(), close=last, head_only=slot.head_only))
-            self._count_refusal(response.status in _REFUSALS)
+            self._count_refusal(response.status)
             if response.close:
                 self._slots.clear()
                 self._deaf = True
@@ -456,10 +457,11 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def _count_refusal(self, refused: bool) -> None:
+    def _count_refusal(self, status: int) -> None:
         """Take note of an answer; at extremes, stop reading for a while from a client that gets refusals only."""
+        refused = status in _REFUSALS
         self._num_refused = self._num_refused + 1 if refused else 0
-        rest_ns = self._app.shed(self._num_refused) if refused else shed.GO_ON
+        rest_ns = self._app.shed(self._num_refused, status in _MISTAKES) if refused else shed.GO_ON
         if rest_ns == shed.CLOSE:
             self._deaf = True
         elif rest_ns != shed.GO_ON and self._rest is None:
