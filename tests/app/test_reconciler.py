@@ -260,6 +260,28 @@ def test_why_a_replica_died_is_told_until_another_answers_which_waits_a_moment(w
     assert (len(world.running), world.reconciler.problems()) == (1, ())
 
 
+def test_one_that_answers_and_dies_over_and_over_is_started_ever_more_seldom(world):
+    waits = []
+    for _ in range(4):
+        world.settle()
+        world.running[0].status = -11
+        world.reconciler.tick()
+        died_ns = world.clock.monotonic_ns()
+        while not world.running:
+            world.clock.advance(0.1)
+            world.reconciler.tick()
+        waits.append(round((world.clock.monotonic_ns() - died_ns) / 1e9, 1))
+    assert waits == [0.5, 1.0, 2.0, 4.0]
+    for _ in range(2):  # the state is kept round by round, from the first in which it answers
+        world.settle()
+        world.clock.advance(61.0)
+    world.running[0].status = -11
+    world.reconciler.tick()
+    world.clock.advance(0.6)
+    world.reconciler.tick()
+    assert len(world.running) == 1, "what went well for a minute is well"
+
+
 def test_a_readiness_that_could_not_be_written_is_written_later(world):
     world.reconciler.tick()
     assert world.reconciler._news.wait(10)
