@@ -90,8 +90,11 @@ class Launcher:
 class Admission:
     """Lets every deployment serve: admission itself is tested elsewhere."""
 
+    def __init__(self, bundle):
+        self.bundle = bundle
+
     def serve(self, deployment):
-        return BUNDLE
+        return self.bundle
 
 
 class Full(SqliteCatalogue):
@@ -106,10 +109,10 @@ class Full(SqliteCatalogue):
 
 
 class World:
-    def __init__(self, folder):
+    def __init__(self, folder, replicas=None, bundle=BUNDLE):
         self.clock = AutoClock()
         self.catalogue = Full(folder / "hall.db", self.clock)
-        self.replicas = Replicas()
+        self.replicas = replicas or Replicas()
         self.published = []
         self.confirmed, self.teams = [], {}
         deployment = Deployment(
@@ -117,7 +120,7 @@ class World:
             app="flowers",
             team="main",
             version="flowers@1.0.0",
-            bundle=BUNDLE.id,
+            bundle=bundle.id,
             verdict="v",
             state="live",
             num_replicas=1,
@@ -127,11 +130,11 @@ class World:
             quota=Quota(rate_per_s=7.0),
             cache_seconds=3.0,
         )
-        changes = (Change(new=BUNDLE), Change(new=deployment))
+        changes = (Change(new=bundle), Change(new=deployment))
         self.catalogue.act(Act(kind="deployment.opened", actor="test", app="flowers", body={}, changes=changes))
         self.reconciler = Reconciler(
             self.catalogue,
-            Admission(),
+            Admission(bundle),
             self.replicas,
             Launcher(),
             self.clock,
