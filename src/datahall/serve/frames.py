@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import msgspec
@@ -112,9 +113,14 @@ def _pack(arrays: Mapping[str, np.ndarray]) -> tuple[list[Tensor], list[bytes]]:
 
 
 def _pack_text(array: np.ndarray) -> bytes:
-    texts = [None if text is None else text.encode() for text in array]
-    lengths = np.array([_MISSING if text is None else len(text) for text in texts], dtype=">u4")
-    return lengths.tobytes() + b"".join(text for text in texts if text is not None)
+    texts: list[str | None] = array.tolist()
+    joined = "".join([text or "" for text in texts])
+    raw = joined.encode()
+    if len(raw) == len(joined):  # as many bytes as characters: one look at all of them instead of one at each
+        lengths = [_MISSING if text is None else len(text) for text in texts]
+    else:
+        lengths = [_MISSING if text is None else len(text.encode()) for text in texts]
+    return struct.pack(f">{len(lengths)}I", *lengths) + raw
 
 
 class FrameReader:
@@ -134,22 +140,26 @@ class FrameReader:
 
         Raises FrameError as soon as a length or a header is out of bounds; the reader is then of no more use.
         """
-        self._buffer += data
+        held: bytes | bytearray | memoryview = data
+        if self._buffer:
+            self._buffer += data
+            held = self._buffer
         frames = []
-        start = 0
-        while len(self._buffer) - start >= _LENGTHS.size:
-            length, head_length = _LENGTHS.unpack_from(self._buffer, start)
+        start, num_bytes = 0, len(held)
+        while num_bytes - start >= _LENGTHS.size:
+            length, head_length = _LENGTHS.unpack_from(held, start)
             if not 4 < length <= self._max or not 0 < head_length <= min(length - 4, MAX_HEADER_BYTES):
                 raise FrameError(f"a frame announces {length} bytes with a header of {head_length}")
             end = start + 4 + length
-            if len(self._buffer) < end:
+            if num_bytes < end:
                 break
-            head_end = start + _LENGTHS.size + head_length
-            frames.append(
-                _decode(bytes(self._buffer[start + _LENGTHS.size : head_end]), bytes(self._buffer[head_end:end]))
-            )
+            head = start + _LENGTHS.size
+            frames.append(_decode(bytes(held[head : head + head_length]), bytes(held[head + head_length : end])))
             start = end
-        del self._buffer[:start]
+        if held is self._buffer:
+            del self._buffer[:start]
+        elif start < num_bytes:  # most often the bytes end where a frame ends, and nothing need be held
+            self._buffer += held[start:]
         return frames
 
 
@@ -196,22 +206,24 @@ def _unpack(tensor: Tensor, raw: memoryview) -> list[tuple[str, np.ndarray]]:
 
 
 def _unpack_text(num_rows: int, raw: memoryview) -> np.ndarray:
-    if num_rows * 4 > len(raw):
+    start = num_rows * 4
+    if start > len(raw):
         raise FrameError("a text tensor is shorter than its rows")
-    lengths = np.frombuffer(raw[: num_rows * 4], dtype=">u4").tolist()
+    lengths = struct.unpack_from(f">{num_rows}I", raw)
+    missing = [row for row, length in enumerate(lengths) if length == _MISSING] if _MISSING in lengths else ()
+    stops = list(accumulate([0 if length == _MISSING else length for length in lengths] if missing else lengths))
+    num_bytes = stops[-1] if stops else 0
+    if num_bytes != len(raw) - start:
+        raise FrameError(f"the texts of a tensor should have {num_bytes} bytes and have {len(raw) - start}")
     array = np.empty(num_rows, dtype=object)
-    offset = num_rows * 4
-    for row, length in enumerate(lengths):
-        if length == _MISSING:
-            array[row] = None
-            continue
-        if offset + length > len(raw):
-            raise FrameError("a text reaches beyond its tensor")
-        try:
-            array[row] = str(raw[offset : offset + length], "utf-8")
-        except UnicodeDecodeError as error:
-            raise FrameError("a text is not UTF-8") from error
-        offset += length
-    if offset != len(raw):
-        raise FrameError("a text tensor is longer than its texts")
+    try:
+        whole = str(raw[start:], "utf-8")
+        if len(whole) == num_bytes:  # as many characters as bytes: cut what was decoded at once
+            array[:] = [whole[begin:stop] for begin, stop in pairwise((0, *stops))]
+        else:
+            array[:] = [str(raw[start + begin : start + stop], "utf-8") for begin, stop in pairwise((0, *stops))]
+    except UnicodeDecodeError as error:
+        raise FrameError("a text is not UTF-8") from error
+    for row in missing:
+        array[row] = None
     return array
