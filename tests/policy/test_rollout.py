@@ -127,6 +127,31 @@ def test_one_that_dies_once_in_a_while_starts_again_at_once():
     assert waits_s(lives_s=62) == [0.5] * 12
 
 
+@given(st.lists(st.tuples(st.sampled_from(["ready", "die", "tick"]), st.integers(0, 40)), max_size=60))
+def test_no_failure_is_forgotten_unless_a_minute_went_by_without_another(steps):
+    """Starts keep to the wait that was told, and each death since the last good minute makes the next wait longer."""
+    state, replicas, now, since, num_deaths = {}, [], 0, None, 0
+    for event, seconds in steps:
+        now += seconds * S
+        happened = Tick()
+        if event == "ready":
+            replicas = [replica(r.id) for r in replicas]
+        elif event == "die" and replicas:
+            replicas, happened, num_deaths = [], ReplicaEnded(deployment="dep_1"), num_deaths + 1
+        before = state.get("dep_1")
+        state, rollout, _ = act(view([deployment()], replicas), state, happened, now)
+        since = (now if since is None else since) if [r.state for r in replicas] == ["ready"] else None
+        if since is not None and now - since >= 60 * S:
+            num_deaths = 0
+        retry = state.get("dep_1")
+        assert (retry.num_failures if retry else 0) == num_deaths
+        if happened != Tick():
+            assert (retry.not_before_ns - now) / S == min(0.5 * 2 ** (num_deaths - 1), 30)
+        if rollout.start:
+            assert before is None or before.not_before_ns <= now
+            replicas = [replica("r1", state="starting")]
+
+
 @given(
     st.lists(st.sampled_from(["new", "ready", "die", "ack", "tick"]), max_size=60),
     st.integers(min_value=1, max_value=3),
