@@ -82,7 +82,8 @@ def run(
 ) -> int:
     """Serve the bundle until SIGTERM or SIGINT, finish what was asked, and return the exit status.
 
-    A model that hangs ends the process by SIGALRM. Must be called from the main thread. Raises IntegrityError where the bundle is not the one that was ordered.
+    A model that hangs ends the process by SIGALRM. Must be called from the main thread. Raises IntegrityError where the
+    bundle is not the one that was ordered.
     """
     opener = open_predictor or _engine_opener()
     predictor = opener(packed, num_threads=request.num_threads)
