@@ -38,7 +38,7 @@ class Ticket(msgspec.Struct, gc=False):
     slot: Slot
     grant: KeyGrant
     salt: bytes
-    input_digest: str
+    input_digest: bytes
     """Taken at once, so that the body need not be held while it waits."""
     started_ns: int
     asked: Asked
@@ -209,12 +209,12 @@ class Recorder:
         return record, Response(200, body, (), False, lines, content_type)
 
 
-def salted_digest(salt: bytes, body: bytes) -> str:
-    """Return the SHA-256 of a record's salt followed by a body's exact bytes, in hexadecimal.
+def salted_digest(salt: bytes, body: bytes) -> bytes:
+    """Return the SHA-256 of a record's salt followed by a body's exact bytes.
 
     The salt has always 16 bytes, so the two cannot be cut apart in another way; without it no guess can be tested.
     """
-    return hashlib.sha256(salt + body).hexdigest()
+    return hashlib.sha256(salt + body).digest()
 
 
 def _failed(ticket: Ticket, error: DatahallError) -> tuple[Slot, Response]:

@@ -30,8 +30,9 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     replica: str
     route_revision: int
     salt: bytes
-    input_digest: str
-    output_digest: str
+    input_digest: bytes
+    """SHA-256 of the salt and the request's exact body; `output_digest` of the salt and the answer's."""
+    output_digest: bytes
     num_rows: int
     latency_us: int
     cached_from: str = ""
