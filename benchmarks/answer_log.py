@@ -39,8 +39,8 @@ def answers(first: int, num: int) -> list[Answer]:
             replica="rep_" + "0" * 26,
             route_revision=3,
             salt=bytes(16),
-            input_digest="1" * 64,
-            output_digest="2" * 64,
+            input_digest=b"1" * 32,
+            output_digest=b"2" * 32,
             num_rows=1,
             latency_us=900,
         )

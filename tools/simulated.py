@@ -94,7 +94,7 @@ def decide_shed(log: Log, rng: random.Random) -> None:
     state, view, now = shed.ShedState(), shed.ShedView(1_000, 10), 0
     while log.num_left > 0:
         now += SECOND if rng.random() < 0.005 else int(rng.expovariate(1 / MS) * rng.choice((0.1, 0.5)))
-        event, draw = shed.Refused(rng.randint(1, 20)), rng.random()
+        event, draw = shed.Refused(rng.randint(1, 20), rng.random() < 0.5), rng.random()
         answered = shed.decide(state, view, event, now, draw)
         log.keep((state, view, event, now, draw), answered)
         state = answered[0]

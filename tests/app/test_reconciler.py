@@ -90,8 +90,11 @@ class Launcher:
 class Admission:
     """Lets every deployment serve: admission itself is tested elsewhere."""
 
+    def __init__(self, bundle):
+        self.bundle = bundle
+
     def serve(self, deployment):
-        return BUNDLE
+        return self.bundle
 
 
 class Full(SqliteCatalogue):
@@ -106,10 +109,10 @@ class Full(SqliteCatalogue):
 
 
 class World:
-    def __init__(self, folder):
+    def __init__(self, folder, replicas=None, bundle=BUNDLE):
         self.clock = AutoClock()
         self.catalogue = Full(folder / "hall.db", self.clock)
-        self.replicas = Replicas()
+        self.replicas = replicas or Replicas()
         self.published = []
         self.confirmed, self.teams = [], {}
         deployment = Deployment(
@@ -117,7 +120,7 @@ class World:
             app="flowers",
             team="main",
             version="flowers@1.0.0",
-            bundle=BUNDLE.id,
+            bundle=bundle.id,
             verdict="v",
             state="live",
             num_replicas=1,
@@ -127,11 +130,11 @@ class World:
             quota=Quota(rate_per_s=7.0),
             cache_seconds=3.0,
         )
-        changes = (Change(new=BUNDLE), Change(new=deployment))
+        changes = (Change(new=bundle), Change(new=deployment))
         self.catalogue.act(Act(kind="deployment.opened", actor="test", app="flowers", body={}, changes=changes))
         self.reconciler = Reconciler(
             self.catalogue,
-            Admission(),
+            Admission(bundle),
             self.replicas,
             Launcher(),
             self.clock,
@@ -258,6 +261,28 @@ def test_why_a_replica_died_is_told_until_another_answers_which_waits_a_moment(w
     world.clock.advance(0.2)
     world.settle()
     assert (len(world.running), world.reconciler.problems()) == (1, ())
+
+
+def test_one_that_answers_and_dies_over_and_over_is_started_ever_more_seldom(world):
+    waits = []
+    for _ in range(4):
+        world.settle()
+        world.running[0].status = -11
+        world.reconciler.tick()
+        died_ns = world.clock.monotonic_ns()
+        while not world.running:
+            world.clock.advance(0.1)
+            world.reconciler.tick()
+        waits.append(round((world.clock.monotonic_ns() - died_ns) / 1e9, 1))
+    assert waits == [0.5, 1.0, 2.0, 4.0]
+    for _ in range(2):  # the state is kept round by round, from the first in which it answers
+        world.settle()
+        world.clock.advance(61.0)
+    world.running[0].status = -11
+    world.reconciler.tick()
+    world.clock.advance(0.6)
+    world.reconciler.tick()
+    assert len(world.running) == 1, "what went well for a minute is well"
 
 
 def test_a_readiness_that_could_not_be_written_is_written_later(world):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from datahall.app.archive import Archive
@@ -16,12 +17,13 @@ from datahall.core.durable import step
 from datahall.core.errors import ConflictError, IntegrityError, NotFoundError, StorageFullError, UnavailableError
 from datahall.core.failpoints import armed
 from datahall.core.ids import HALL_TEAM, is_name
-from datahall.core.records import Answer, AnswerSegment, Artifact
+from datahall.core.records import AnswerSegment, Artifact
 from datahall.security.access import issue_key
 from datahall.security.keys import KeyRing
 from datahall.serve.answers import AnswerIdParts
 from datahall.serve.segment_files import segment_files
 from datahall.serve.segments import AnswerLog
+from datahall.testing.answers import some_answer
 from datahall.testing.clock import AutoClock
 
 KEY = b"0123456789abcdef"
@@ -91,11 +93,7 @@ class Place:
 
 
 def answer(sequence, gateway="g1"):
-    fields = dict.fromkeys(Answer.__struct_fields__, "x")
-    numbers = {"sequence": sequence, "at_ns": at(sequence), "route_revision": 1, "num_rows": 1, "latency_us": 1}
-    return Answer(
-        **{**fields, **numbers, "id": f"ans_{sequence}", "gateway": gateway, "salt": bytes(8) + b"%8d" % sequence}
-    )
+    return some_answer(sequence, gateway=gateway, at_ns=at(sequence), salt=bytes(8) + b"%8d" % sequence)
 
 
 def at(sequence):
@@ -152,7 +150,7 @@ def test_what_was_never_written_is_lost_and_says_so(place):
 
 def test_a_clock_that_was_set_hides_nothing(place):
     log = AnswerLog(place.answers, "g1", KEY, now_ns=0)
-    late = answer(1).__class__(**{**{f: getattr(answer(1), f) for f in Answer.__struct_fields__}, "at_ns": at(0) * 9})
+    late = msgspec.structs.replace(answer(1), at_ns=at(0) * 9)
     log.append([answer(0), late])
     log.close(1)
     place.sealer.seal()

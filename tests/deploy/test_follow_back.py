@@ -84,8 +84,8 @@ def answered(house):
         replica=replica.id,
         route_revision=1,
         salt=b"s",
-        input_digest="0" * 64,
-        output_digest="1" * 64,
+        input_digest=b"0" * 32,
+        output_digest=b"1" * 32,
         num_rows=1,
         latency_us=900,
     )

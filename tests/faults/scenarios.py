@@ -41,6 +41,7 @@ from datahall.serve.gateway import Gateway
 from datahall.serve.segment_files import read_segment, segment_files
 from datahall.serve.segments import AnswerLog
 from datahall.serve.table import FileRouteSource, publish_routes
+from datahall.testing.answers import some_answer
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
 from tests.faults import scenarios_bucket as b
@@ -257,9 +258,7 @@ def open_log(folder: Path) -> AnswerLog:
 
 
 def answer(sequence: int) -> Answer:
-    fields: dict[str, object] = dict.fromkeys(Answer.__struct_fields__, "x")
-    numbers = {"sequence": sequence, "at_ns": 1, "route_revision": 3, "num_rows": 1, "latency_us": 5}
-    return Answer(**(fields | numbers | {"gateway": "g1", "salt": b"s" * 16}))
+    return some_answer(sequence)
 
 
 def append_answer(folder: Path) -> None:

@@ -80,9 +80,76 @@ def test_replicas_that_keep_dying_are_restarted_with_growing_patience():
     assert state["dep_1"].not_before_ns == 30_000_000_000
 
 
-def test_a_ready_replica_clears_the_failures():
-    state, _, _ = act(view([deployment()], [replica("r1")]), {"dep_1": Retry(num_failures=3, not_before_ns=5)}, now=9)
+S = 1_000_000_000
+
+
+def test_failures_are_forgotten_once_all_replicas_have_been_ready_for_a_minute_without_a_break():
+    state = {"dep_1": Retry(num_failures=3, not_before_ns=5)}
+    two, one, both = deployment(num_replicas=2), [replica("r1")], [replica("r1"), replica("r2")]
+    for now, replicas, since in (
+        (10, one, None),
+        (500, one, None),
+        (510, both, 510),
+        (569, both, 510),
+        (569.5, one, None),
+        (580, both, 580),
+        (639, both, 580),
+    ):
+        state, _, _ = act(view([two], replicas), state, now=int(now * S))
+        since_ns = None if since is None else since * S
+        assert state == {"dep_1": Retry(num_failures=3, not_before_ns=5, whole_since_ns=since_ns)}, now
+    state, _, _ = act(view([two], both), state, now=640 * S)
     assert state == {}
+
+
+def waits_s(lives_s, num_deaths=12):
+    """Return how long each start waits of a deployment whose only replica is ready at once and dies after so long."""
+    state, now, waits = {}, 0, []
+    for _ in range(num_deaths):
+        for _ in range(int(lives_s)):
+            now += S
+            state, _, _ = act(view([deployment()], [replica("r1")]), state, now=now)
+        died = now
+        state, rollout, _ = act(view([deployment()]), state, ReplicaEnded(deployment="dep_1"), now)
+        while rollout.start == ():
+            now += S // 2
+            state, rollout, _ = act(view([deployment()]), state, now=now)
+        waits.append((now - died) / S)
+    return waits
+
+
+def test_one_that_becomes_ready_and_dies_again_and_again_waits_longer_each_time():
+    assert waits_s(lives_s=5) == [0.5, 1, 2, 4, 8, 16, *[30] * 6]
+    assert waits_s(lives_s=55)[-1] == 30
+
+
+def test_one_that_dies_once_in_a_while_starts_again_at_once():
+    assert waits_s(lives_s=62) == [0.5] * 12
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ready", "die", "tick"]), st.integers(0, 40)), max_size=60))
+def test_no_failure_is_forgotten_unless_a_minute_went_by_without_another(steps):
+    """Starts keep to the wait that was told, and each death since the last good minute makes the next wait longer."""
+    state, replicas, now, since, num_deaths = {}, [], 0, None, 0
+    for event, seconds in steps:
+        now += seconds * S
+        happened = Tick()
+        if event == "ready":
+            replicas = [replica(r.id) for r in replicas]
+        elif event == "die" and replicas:
+            replicas, happened, num_deaths = [], ReplicaEnded(deployment="dep_1"), num_deaths + 1
+        before = state.get("dep_1")
+        state, rollout, _ = act(view([deployment()], replicas), state, happened, now)
+        since = (now if since is None else since) if [r.state for r in replicas] == ["ready"] else None
+        if since is not None and now - since >= 60 * S:
+            num_deaths = 0
+        retry = state.get("dep_1")
+        assert (retry.num_failures if retry else 0) == num_deaths
+        if happened != Tick():
+            assert (retry.not_before_ns - now) / S == min(0.5 * 2 ** (num_deaths - 1), 30)
+        if rollout.start:
+            assert before is None or before.not_before_ns <= now
+            replicas = [replica("r1", state="starting")]
 
 
 @given(

@@ -8,17 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datahall.policy.shed import CLOSE, GO_ON, MAX_REST_NS, WINDOW_NS, Refused, ShedState, ShedView, decide
+from datahall.policy.shed import (
+    CLOSE,
+    FEW_MISTAKES,
+    GO_ON,
+    MAX_REST_NS,
+    WINDOW_NS,
+    Refused,
+    ShedState,
+    ShedView,
+    decide,
+)
 
 VIEW = ShedView(max_refusals_per_s=100, max_in_a_row=5)
 EACH_NS = 10_000_000
 """What a refusal costs of the time at this rate: ten fit into a window."""
 
 
-def run(times, in_a_row=1, view=VIEW):
+def run(times, in_a_row=1, view=VIEW, *, mistaken=False):
     state, decisions = ShedState(), []
     for now in times:
-        state, rest_ns, reason = decide(state, view, Refused(in_a_row), now, 0.0)
+        state, rest_ns, reason = decide(state, view, Refused(in_a_row, mistaken), now, 0.0)
         assert reason
         decisions.append(rest_ns)
     return decisions
@@ -36,6 +46,18 @@ def test_beyond_that_connections_rest_until_their_refusals_are_paid_for():
 def test_who_only_ever_asks_in_vain_is_closed_but_not_while_it_is_affordable():
     assert run([0] * 11, in_a_row=5)[-1] > 0
     assert run([0] * 11, in_a_row=6) == [GO_ON] * 10 + [CLOSE]
+
+
+def test_a_few_mistakes_never_make_a_client_rest_but_are_paid_for_as_all_refusals_are():
+    assert run([0] * 50, in_a_row=FEW_MISTAKES, mistaken=True) == [GO_ON] * 50
+    assert run([0] * 50, in_a_row=FEW_MISTAKES + 1, mistaken=True, view=ShedView(100, 1000))[10:] == [
+        num * EACH_NS for num in range(11, 51)
+    ]
+    assert run([0] * 11, in_a_row=FEW_MISTAKES + 1, mistaken=True)[-1] == CLOSE
+    state = ShedState()
+    for _ in range(10):
+        state, _, _ = decide(state, VIEW, Refused(1, mistaken=True), 0, 0.0)
+    assert decide(state, VIEW, Refused(1), 0, 0.0)[1] == 11 * EACH_NS
 
 
 def test_no_rest_is_longer_than_a_second_and_nothing_is_owed_for_longer():

@@ -213,6 +213,8 @@ def first_lines() -> dict[str, bytes]:
         "no-break space": b"POST {TARGET}\xa0HTTP/1.1",
     }
     cases |= {name: sized(first=line) for name, line in lines.items()}
+    cases["ICE/1.0"] = sized(first=b"SOURCE {TARGET} ICE/1.0")
+    cases["RTSP/1.0 with a method of its own"] = sized(first=b"DESCRIBE {TARGET} RTSP/1.0")
     cases["HTTP/0.9"] = b"GET {TARGET}\r\n"
     cases["HTTP/0.9 twice"] = b"GET {TARGET}\r\n\r\n"
     cases["HTTP/2 preface"] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"

@@ -13,9 +13,9 @@ import pytest
 
 from datahall.core.errors import IntegrityError, StorageFullError
 from datahall.core.failpoints import armed
-from datahall.core.records import Answer
 from datahall.serve.segment_files import OPEN, read_segment, segment_files
 from datahall.serve.segments import AnswerLog
+from datahall.testing.answers import some_answer
 
 KEY = b"0123456789abcdef"
 NUM_KILLS = 50
@@ -26,12 +26,10 @@ NUM_KILLS = 50
 WRITER = """
 import os, sys
 from pathlib import Path
-from datahall.core.records import Answer
 from datahall.serve.segments import AnswerLog
+from datahall.testing.answers import some_answer
 
 buffered = sys.argv[1] == "buffered"
-values = dict.fromkeys(Answer.__struct_fields__, "x") | {"gateway": "g1", "at_ns": 0, "route_revision": 0, "salt": b"s"}
-values |= {"num_rows": 1, "latency_us": 0}
 
 class Log(AnswerLog):
     held = b""
@@ -49,11 +47,10 @@ def write(folder):
     log = Log(folder, "g1", b"0123456789abcdef", now_ns=0, max_records=10**9 if buffered else 250)
     for number in range(10**9):
         first = log.next_sequence
-        log.append([Answer(**values, sequence=first + more) for more in range(number % 4 + 1)])
+        log.append([some_answer(first + more) for more in range(number % 4 + 1)])
         os.write(1, b"%d\\n" % (log.next_sequence - 1))
         log.rotate(0)
 
-del values["sequence"]
 for line in sys.stdin:
     child = os.fork()
     if not child:
@@ -186,9 +183,7 @@ def live_until_power_fails(folder, kind, draw):
 
 
 def answer_at(sequence, at_ms):
-    fields = dict.fromkeys(Answer.__struct_fields__, "x")
-    numbers = {"sequence": sequence, "at_ns": at_ms * 1_000_000, "route_revision": 1, "num_rows": 1, "latency_us": 1}
-    return Answer(**{**fields, **numbers, "gateway": "g1", "salt": b"s" * 16})
+    return some_answer(sequence, at_ns=at_ms * 1_000_000)
 
 
 def lost_ms(folder, kind, draw):

@@ -74,8 +74,8 @@ def answer(sequence, at_ns=1_000_000_000):
         replica="r",
         route_revision=3,
         salt=os.urandom(16),
-        input_digest="i",
-        output_digest="o",
+        input_digest=b"i",
+        output_digest=b"o",
         num_rows=1,
         latency_us=5,
     )
@@ -194,15 +194,13 @@ def test_a_log_that_cannot_be_written_says_so_and_keeps_its_number(tmp_path):
 WRITER = """
     import sys
     from pathlib import Path
-    from datahall.core.records import Answer
     from datahall.serve.segments import AnswerLog
+    from datahall.testing.answers import some_answer
     folder = Path(sys.argv[1])
     log = AnswerLog(folder, "g1", b"0123456789abcdef", now_ns=0)
-    values = dict.fromkeys(("principal", "team", "app", "version", "deployment", "bundle", "replica"), "x")
     while True:
         sequence = log.next_sequence
-        log.append([Answer(id=str(sequence), gateway="g1", sequence=sequence, at_ns=0, route_revision=0, salt=b"",
-                           input_digest="", output_digest="", num_rows=1, latency_us=0, **values)])
+        log.append([some_answer(sequence)])
         print(sequence, flush=True)
 """
 

@@ -68,14 +68,12 @@ def test_without_a_retry_a_lost_replica_would_cost_an_answer(world, kit, monkeyp
 LATE_WRITER = """
     import sys
     from pathlib import Path
-    from datahall.core.records import Answer
     from datahall.serve.segments import AnswerLog
+    from datahall.testing.answers import some_answer
     log = AnswerLog(Path(sys.argv[1]), "g1", b"0123456789abcdef", now_ns=0)
-    values = dict.fromkeys(("principal", "team", "app", "version", "deployment", "bundle", "replica"), "x")
     late = []
     for sequence in range(10_000_000):
-        late.append(Answer(id=str(sequence), gateway="g1", sequence=sequence, at_ns=0, route_revision=0, salt=b"",
-                           input_digest="", output_digest="", num_rows=1, latency_us=0, **values))
+        late.append(some_answer(sequence))
         print(sequence, flush=True)
         if len(late) == 1000:
             log.append(late)

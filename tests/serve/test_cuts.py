@@ -8,8 +8,9 @@ import re
 
 import pytest
 
+from datahall.serve import http
 from datahall.serve.http import Connection
-from tests.serve.smuggling import FAMILIES, GOOD, TARGET
+from tests.serve.smuggling import FAMILIES, GOOD, TARGET, chunked
 
 PLAIN = GOOD["plain"].replace(TARGET, b"/predict/flowers")
 LAST = b"GET /healthz HTTP/1.1\r\nHost: hall\r\nConnection: close\r\n\r\n"
@@ -109,3 +110,47 @@ def test_a_head_known_by_its_beginning_alone_would_be_read_wrongly(flowers, monk
 
     monkeypatch.setattr(Connection, "_remember", careless)
     assert statuses(flowers, [PLAIN, PLAIN, other]) == [200, 200, 200]
+
+
+FOREIGN = [
+    b"GET /healthz RTSP/1.0",
+    b"GET /healthz   RTSP/1.1",
+    b"SOURCE /healthz ICE/1.0",
+    b"OPTIONS rtsp://hall/ RTSP/1.0",
+]
+SPOKEN = b"GET /healthz RTSP/1.0\r\nHost: hall\r\n\r\nGET / ICE/1.0\r\n RTSP/"
+LURKING = (
+    b"POST /predict/flowers HTTP/1.1\r\nX: y RTSP/1.0\r\nX:RTSP/1.0\r\nHost: hall\r\nX: GET /healthz RTSP/1.0\r\n"
+    b"Authorization: Bearer dh_owner\r\nContent-Length: %d\r\n\r\n%b" % (len(SPOKEN), SPOKEN)
+)
+"""HTTP in whose headers and body other protocols are named; the body is no JSON, which is all that is wrong with it."""
+
+
+def in_two(data):
+    """Return all ways to cut bytes in two, and the way to cut them everywhere."""
+    return [[data[:place], data[place:]] for place in range(len(data))] + [[bytes([byte]) for byte in data]]
+
+
+@pytest.mark.parametrize("line", FOREIGN)
+def test_a_protocol_that_is_not_http_is_refused_wherever_it_is_cut(flowers, line):
+    foreign = line + b"\r\nHost: hall\r\nX: RTSP/1.0\r\n\r\n"
+    for before, answers in ((b"", []), (b"\r\n", []), (PLAIN, [200]), (LURKING, [400]), (PLAIN + LURKING, [200, 400])):
+        for pieces in in_two(before + foreign + LAST):
+            assert statuses(flowers, pieces) == [*answers, 505], pieces
+
+
+def test_other_protocols_may_be_spoken_of(flowers):
+    for pieces in in_two(LURKING + LURKING + LAST):
+        assert statuses(flowers, pieces) == [400, 400, 200], pieces
+    chunks = chunked(b"%x\r\n%b\r\n0\r\n\r\n" % (len(SPOKEN), SPOKEN)).replace(TARGET, b"/predict/flowers")
+    for pieces in in_two(chunks + LAST):
+        assert statuses(flowers, pieces) == [400, 200], pieces
+
+
+@pytest.mark.parametrize("holds", ["parts_of", "end_of_line"])
+def test_each_half_of_the_search_for_other_protocols_is_needed(flowers, monkeypatch, holds):
+    """The negative control: uncut, or unread, the first line passes for HTTP's."""
+    foreign = PLAIN + FOREIGN[0] + b"\r\nHost: hall\r\n\r\n"
+    assert statuses(flowers, [foreign]) == [200, 505]
+    monkeypatch.setattr(http, holds, {"parts_of": lambda data, _: [data], "end_of_line": lambda _: b""}[holds])
+    assert statuses(flowers, [foreign]) == [200, 200]

@@ -34,8 +34,8 @@ def answer(sequence, gateway="g1", at_ns=1_000_000):
         replica="r",
         route_revision=3,
         salt=WORDS[3].encode(),
-        input_digest="1" * 64,
-        output_digest="2" * 64,
+        input_digest=b"1" * 32,
+        output_digest=b"2" * 32,
         num_rows=1,
         latency_us=5,
     )

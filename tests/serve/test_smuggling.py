@@ -31,7 +31,6 @@ ROBUST = "RFC 9112 2.2 and 3 let a server skip empty lines and take several spac
 ZEROS = "RFC 9112 7.1 has no limit on leading zeros; all that counts is the value, as nginx has it"
 TAB = "RFC 9110 5.6.3 allows a tab before a value, and uvicorn's two parsers take it"
 OLD = "uvicorn closes after an answer in HTTP/1.0, where `Connection: keep-alive` lets us go on"
-RTSP = "httptools reads RTSP/1.0 as HTTP/1.0 and does not tell; the framing is the same"
 EXCUSED = {
     "transfer_encodings '\\tchunked'": (("nginx",), TAB),
     "transfer_encodings 'Transfer_Encoding:'": (("uvicorn httptools",), LATE),
@@ -46,7 +45,6 @@ EXCUSED = {
     },
     "first_lines two spaces": (("uvicorn h11",), ROBUST),
     "first_lines two spaces before the version": (("uvicorn h11",), ROBUST),
-    "first_lines 'RTSP/1.0'": (("uvicorn h11", "nginx"), RTSP),
     "bodies HTTP/1.0 kept alive": (("uvicorn httptools", "uvicorn h11"), OLD),
     "bodies no length at all": (("uvicorn httptools",), LATE),
 }

@@ -20,7 +20,7 @@ from datahall.backends.db.leases import Leases
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core.errors import FencedError, UnauthenticatedError
 from datahall.core.hall import HallPaths
-from datahall.core.records import Act, Answer, ApiKey, Change, Lease, Replica, Step
+from datahall.core.records import Act, ApiKey, Change, Lease, Replica, Step
 from datahall.ledger.sequencer import Sequencer
 from datahall.ledger.verify import verify_hall
 from datahall.security.access import authenticate, issue_key, key_grants
@@ -29,6 +29,7 @@ from datahall.serve.cached import AnswerCache
 from datahall.serve.config import GatewayConfig
 from datahall.serve.recording import Recorder
 from datahall.serve.segments import read_segment, segment_files
+from datahall.testing.answers import some_answer
 from datahall.testing.catalogue import app, declare
 from datahall.testing.clock import AutoClock
 from tests.app.test_reconciler import World as Reconciled
@@ -247,20 +248,7 @@ def test_the_answer_log_goes_on_sealing_and_loses_nothing(tmp_path, jump):
 
 
 def _answer(sequence, clock):
-    words = dict.fromkeys(
-        ("principal", "team", "app", "version", "deployment", "bundle", "replica", "input_digest", "output_digest"), "x"
-    )
-    return Answer(
-        id=f"a{sequence}",
-        gateway="g1",
-        sequence=sequence,
-        at_ns=clock.now_ns(),
-        route_revision=1,
-        salt=bytes(16),
-        num_rows=1,
-        latency_us=1,
-        **words,
-    )
+    return some_answer(sequence, at_ns=clock.now_ns())
 
 
 def test_a_replica_that_died_is_started_again_once_and_soon(tmp_path, jump):

@@ -9,7 +9,7 @@ from typing import Protocol
 from datahall.core.errors import UnavailableError
 from datahall.core.ports import Launcher, Limits, Process, ProcessSpec
 from datahall.core.records import Bundle
-from datahall.serve.replica import ReplicaRequest
+from datahall.serve.replica import MAX_BATCH_SECONDS, ReplicaRequest
 
 BASE_MEMORY_BYTES = 1 << 30
 """Private memory of a replica beside its model. Measured: 70 MB with ONNX Runtime, 200 MB with scikit-learn, and some
@@ -29,8 +29,15 @@ class Replicas:
     """Starts replicas of bundles on this machine; none may take more memory than its bundle explains."""
 
     def __init__(
-        self, launcher: Launcher, vault: BundleReader, sockets: Path, *, base_memory_bytes: int = BASE_MEMORY_BYTES
+        self,
+        launcher: Launcher,
+        vault: BundleReader,
+        sockets: Path,
+        *,
+        base_memory_bytes: int = BASE_MEMORY_BYTES,
+        max_batch_seconds: float = MAX_BATCH_SECONDS,
     ) -> None:
+        self._max_batch_seconds = max_batch_seconds
         self._base_memory_bytes = base_memory_bytes
         self._launcher = launcher
         self._vault = vault
@@ -46,7 +53,13 @@ class Replicas:
         # A folder of its own: a replica that was taken over cannot put itself where control or another one listens.
         folder = self._sockets / replica_id
         folder.mkdir(mode=0o700)
-        request = ReplicaRequest(bundle=bundle.id, address=self.address(replica_id), replica=replica_id, num_threads=1)
+        request = ReplicaRequest(
+            bundle=bundle.id,
+            address=self.address(replica_id),
+            replica=replica_id,
+            num_threads=1,
+            max_batch_seconds=self._max_batch_seconds,
+        )
         return self._launcher.start(
             ProcessSpec(
                 main="replica",

@@ -8,6 +8,8 @@ import msgspec
 
 FIRST_RETRY_S = 0.5
 LAST_RETRY_S = 30.0
+STEADY_S = 60.0
+"""A deployment whose replicas have all been ready for so long has its failures forgotten."""
 
 
 class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +64,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     num_failures: int
     not_before_ns: int
+    whole_since_ns: int | None = None
+    """Since when all its replicas are ready; None while one is missing."""
 
 
 RolloutState = dict[str, Retry]
@@ -89,9 +93,12 @@ def decide(
         state = {**state, event.deployment: _after_failure(state.get(event.deployment), now)}
     live = sorted((d for d in view.deployments if d.state == "live"), key=lambda d: d.id)
     ready = {d.id: _replicas(view, d.id, "ready") for d in view.deployments}
-    state = {
-        key: retry for key, retry in state.items() if key in ready and (not ready[key] or retry.not_before_ns > now)
+    # One that becomes ready and dies again, over and over, must not be started as if it were for the first time.
+    wanted = {d.id: d.num_replicas for d in view.deployments}
+    retries = {
+        key: _watched(retry, len(ready[key]) >= wanted[key], now) for key, retry in state.items() if key in ready
     }
+    state = {key: retry for key, retry in retries.items() if retry is not None}
 
     start: list[str] = []
     for deployment in live:
@@ -111,6 +118,15 @@ def _after_failure(retry: Retry | None, now: int) -> Retry:
     num_failures = (retry.num_failures if retry else 0) + 1
     wait_s = min(FIRST_RETRY_S * 2.0 ** (num_failures - 1), LAST_RETRY_S)
     return Retry(num_failures=num_failures, not_before_ns=now + int(wait_s * 1e9))
+
+
+def _watched(retry: Retry, whole: bool, now: int) -> Retry | None:
+    """Return what is remembered of a deployment's failures: nothing once it has been whole for long enough."""
+    if not whole:
+        return retry if retry.whole_since_ns is None else msgspec.structs.replace(retry, whole_since_ns=None)
+    if retry.whole_since_ns is None:
+        return msgspec.structs.replace(retry, whole_since_ns=now)
+    return None if now - retry.whole_since_ns >= STEADY_S * 1e9 else retry
 
 
 def _replicas(view: RolloutView, deployment: str, state: str) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 A refusal is cheap but not free, and a client that asks again at once makes thousands of them. Up to a rate, each gets its
 answer at once. Beyond it the connection is not read until its refusal is paid for, so that the kernel's buffers and TCP's
-flow control hold back a client that ignores Retry-After, at no cost here; one that goes on for long is closed.
+flow control hold back a client that ignores Retry-After, at no cost here; one that goes on for long is closed. Mistakes
+count like want of room, for they are in no quota: else wrong keys could be tried for free, as fast as a machine can.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import msgspec
 WINDOW_NS: Final = 100_000_000
 """Refusals of so long come at once before a connection must rest; no rest is shorter."""
 MAX_REST_NS: Final = 1_000_000_000
+FEW_MISTAKES: Final = 8
+"""A client that is told of so many mistakes in a row notices nothing, whatever others do."""
 
 GO_ON: Final = 0
 CLOSE: Final = -1
@@ -39,6 +42,8 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
 
     num_in_a_row: int
     """Refusals that it got since its last answer, this one included."""
+    mistaken: bool = False
+    """Whether it is the client's mistake (a wrong key, what it may not do, what is not there), not want of room."""
 
 
 def decide(state: ShedState, view: ShedView, event: Refused, now: int, draw: float) -> tuple[ShedState, int, str]:
@@ -54,6 +59,8 @@ def decide(state: ShedState, view: ShedView, event: Refused, now: int, draw: flo
     state = ShedState(now + rest_ns)
     if rest_ns <= WINDOW_NS:
         return state, GO_ON, "refusals are affordable"
+    if event.mistaken and event.num_in_a_row <= FEW_MISTAKES:
+        return state, GO_ON, "a few mistakes"
     if event.num_in_a_row > view.max_in_a_row:
         return state, CLOSE, f"{event.num_in_a_row} refusals in a row"
     return state, rest_ns, f"more than {view.max_refusals_per_s} refusals a second"

@@ -154,8 +154,8 @@ def _answer_link(answer: Answer) -> Link:
         "route_revision": answer.route_revision,
         "rows": answer.num_rows,
         "latency_us": answer.latency_us,
-        "input": answer.input_digest,
-        "output": answer.output_digest,
+        "input": answer.input_digest.hex(),
+        "output": answer.output_digest.hex(),
     }
     if answer.cached_from:
         facts["cached_from"] = answer.cached_from

@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 import struct
+from binascii import b2a_base64
 from collections.abc import Callable
 
 import msgspec
@@ -19,11 +20,15 @@ import msgspec
 from datahall.core.errors import IntegrityError
 
 PREFIX = "ans_"
+_PREFIX = PREFIX.encode()
 MAX_GATEWAY_BYTES = 32
 _VERSION = 2
 _MAC_BYTES = 16
-_HEAD = struct.Struct(">BIHBI")
-"""Version, sequence in 32 and 16 bits, revision in 8 and 32 bits; the time follows."""
+_HEAD = struct.Struct(">BIH")
+"""Version, and the sequence in 32 and 16 bits."""
+_TAIL = struct.Struct(">BI")
+"""The revision in 8 and 32 bits; the time follows."""
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _HEAD_BYTES = 1 + 6 + 5 + 6
 
 
@@ -37,30 +42,34 @@ class AnswerIdParts(msgspec.Struct, frozen=True, kw_only=True):
     """Whole milliseconds."""
 
 
-def answer_ids(gateway: str, key: bytes) -> Callable[[int, int, int], str]:
-    """Return what makes ids for one gateway out of sequence, route revision and time in nanoseconds.
+def answer_ids(gateway: str, key: bytes) -> Callable[[int, int], Callable[[int], bytes]]:
+    """Return what makes ids for one gateway: first out of route revision and time in nanoseconds, then of sequences.
 
-    `key` is the hall's answer key, at least 16 bytes.
+    `key` is the hall's answer key, at least 16 bytes. Ids are ASCII.
     """
     name = gateway.encode()
     assert 0 < len(name) <= MAX_GATEWAY_BYTES, "a gateway's id has 1 to 32 bytes"
     keyed = _keyed(key)
 
-    def make(sequence: int, route_revision: int, at_ns: int) -> str:
-        body = _HEAD.pack(
-            _VERSION, sequence >> 16, sequence & 0xFFFF, route_revision >> 32, route_revision & 0xFFFFFFFF
-        )
-        body += (at_ns // 1_000_000).to_bytes(6, "big") + name
-        mac = keyed.copy()
-        mac.update(body)
-        return PREFIX + base64.urlsafe_b64encode(body + mac.digest()).rstrip(b"=").decode()
+    def at(route_revision: int, at_ns: int) -> Callable[[int], bytes]:
+        tail = _TAIL.pack(route_revision >> 32, route_revision & 0xFFFFFFFF)
+        tail += (at_ns // 1_000_000).to_bytes(6, "big") + name
 
-    return make
+        def make(sequence: int) -> bytes:
+            body = _HEAD.pack(_VERSION, sequence >> 16, sequence & 0xFFFF) + tail
+            mac = keyed.copy()
+            mac.update(body)
+            # A third of the time of base64.urlsafe_b64encode.
+            return _PREFIX + b2a_base64(body + mac.digest(), newline=False).translate(_URL_SAFE, b"=")
+
+        return make
+
+    return at
 
 
 def make_answer_id(parts: AnswerIdParts, key: bytes) -> str:
     """Return the id's text."""
-    return answer_ids(parts.gateway, key)(parts.sequence, parts.route_revision, parts.at_ns)
+    return answer_ids(parts.gateway, key)(parts.route_revision, parts.at_ns)(parts.sequence).decode()
 
 
 def open_answer_id(text: str, key: bytes) -> AnswerIdParts:

@@ -220,9 +220,9 @@ class Gateway:
         """Return the seconds since 1970."""
         return self._clock.now_ns() / 1e9
 
-    def shed(self, num_in_a_row: int) -> int:
+    def shed(self, num_in_a_row: int, mistaken: bool) -> int:
         """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
-        before, event, now_ns = self._shedding, shed.Refused(num_in_a_row), self._clock.monotonic_ns()
+        before, event, now_ns = self._shedding, shed.Refused(num_in_a_row, mistaken), self._clock.monotonic_ns()
         answered = shed.decide(before, self._shed_view, event, now_ns, 0.0)
         if self._shed_log is not None and self._shed_log.due():
             self._shed_log.keep((before, self._shed_view, event, now_ns, 0.0), answered)

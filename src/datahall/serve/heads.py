@@ -6,6 +6,7 @@ Each rule is one that nginx or uvicorn also has; `tests/serve/test_smuggling.py`
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -37,6 +38,11 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?|\[[0-9A-Fa-f:.
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile("[\0-\x1f\x7f]")
+_FOREIGN = re.compile(rb" (?:RTSP|ICE)/")
+"""Names that the parser takes for HTTP's, without telling."""
+_ENDS_FOREIGN = re.compile(rb" (RTSP|ICE)/[0-9.]*\r\n\Z")
+_MAX_END_BYTES = 16
+"""Enough of a first line's end to know the protocol in it."""
 
 
 def read_head(request: Request, version: str) -> None:
@@ -58,6 +64,44 @@ def read_head(request: Request, version: str) -> None:
     target = request.target
     split = _remembered if len(target) <= MAX_REMEMBERED_BYTES else _split_target
     request.path, request.target = split(target)
+
+
+def parts_of(data: bytes, line: bytes) -> Iterator[bytes]:
+    """Cut what arrived so that no part goes on after the first line of a request that could name another protocol.
+
+    `line` is what `end_of_line` returned last. A request's first line is the last one of the part in which the parser
+    finds its beginning, and of what follows it while that is not a whole line.
+    """
+    start = 0
+    if line:
+        start = data.find(b"\n") + 1 or len(data)
+        yield data[:start]
+    for name in _FOREIGN.finditer(data, start):
+        if name.start() < start:
+            continue  # the same line once more
+        first = data.rfind(b"\n", start, name.start()) + 1 or start
+        end = data.find(b"\n", name.end()) + 1 or len(data)
+        if first > start:
+            yield data[start:first]
+        yield data[first:end]
+        start = end
+    last = data.rfind(b"\n", start) + 1 or start
+    if last > start:
+        yield data[start:last]
+    if last < len(data):
+        yield data[last:]
+
+
+def end_of_line(line: bytes) -> bytes:
+    """Return what to remember of a request's first line: nothing once it is whole. It may begin anywhere in `line`.
+
+    Raises HttpError, which ends the connection, where it names a protocol other than HTTP.
+    """
+    if not line.endswith(b"\n"):
+        return line[-_MAX_END_BYTES:]
+    if (foreign := _ENDS_FOREIGN.search(line, max(0, len(line) - _MAX_END_BYTES))) is not None:
+        raise _refused(f"{foreign[1].decode()} is not spoken here", "use HTTP/1.1", status=505)
+    return b""
 
 
 def _read_framing(request: Request, version: str) -> None:

@@ -15,7 +15,7 @@ import httptools
 from datahall.policy import shed
 from datahall.serve.config import GatewayLimits
 from datahall.serve.exchange import Again, Plan, Request, Slot, body_too_large, head_too_large
-from datahall.serve.heads import SINGLE, read_head
+from datahall.serve.heads import SINGLE, end_of_line, parts_of, read_head
 from datahall.serve.responses import HttpError, Response, refusal, render
 from datahall.serve.splice import Splice
 
@@ -26,7 +26,8 @@ SMALL_BODY_BYTES = 64 << 10
 MAX_AGAIN_BYTES = 2 << 10
 """Of a head that a connection keeps for the next request: longer ones are parsed each time."""
 
-_REFUSALS = frozenset((429, 503))
+_MISTAKES = frozenset((401, 403, 404))
+_REFUSALS = _MISTAKES | {429, 503}
 
 
 class Application(Protocol):
@@ -45,7 +46,7 @@ class Application(Protocol):
     def now_s(self) -> float:
         """Return the seconds since 1970."""
 
-    def shed(self, num_in_a_row: int) -> int:
+    def shed(self, num_in_a_row: int, mistaken: bool) -> int:
         """Count a refusal, the connection's `num_in_a_row`-th since its last answer, and say what becomes of it."""
 
     def opened(self, connection: Connection) -> bool:
@@ -84,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._stuffed_since = 0.0
         self._first = b""
         """What arrived last, if a request began with its first byte."""
+        self._line = b""  # the end so far of a request's first line of which more is to come
         self.closed = False
 
     @property
@@ -121,14 +123,14 @@ class Connection(asyncio.Protocol):
         """Stop reading from a client that does not read."""
         self._stuffed = True
         self._stuffed_since = self._loop.time()
-        self._balance()
+        self.balance()
         if self._splice is not None:
             self._splice.pause()
 
     def resume_writing(self) -> None:
         """Go on."""
         self._stuffed = False
-        self._balance()
+        self.balance()
         if self._splice is not None:
             self._splice.resume()
 
@@ -167,11 +169,19 @@ class Connection(asyncio.Protocol):
                 if self._num_fed > self._limits.max_head_bytes + SLICE_BYTES:
                     self._refuse(head_too_large(self._limits))
                     return
-        self._balance()
+        self.balance()
 
     def _feed(self, data: bytes) -> None:
         try:
-            self._parser.feed_data(data)
+            before = self._request
+            body_left = 0 if before is None else (before.content_length or 0) - before.num_body_bytes
+            for part in (data,) if len(data) <= body_left else parts_of(data, self._line):
+                before = self._request
+                self._parser.feed_data(part)
+                if self._in_head and (self._line or self._request is not before):
+                    self._line = end_of_line(self._line + part)
+        except HttpError as error:
+            self._refuse(error.response)
         except httptools.HttpParserUpgrade:
             self._refuse(refusal(400, "upgrades and tunnels are not offered", "use plain HTTP/1.1"))
         except httptools.HttpParserError as error:
@@ -305,7 +315,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(render(response, now_s=self._app.now_s(), close=False))
         self._since = self._loop.time()
         if response.status in _REFUSALS or self._num_refused:
-            self._count_refusal(response.status in _REFUSALS)
+            self._count_refusal(response.status)
             if self._deaf:
                 self._finish()
         return True
@@ -318,7 +328,7 @@ class Connection(asyncio.Protocol):
             response = cast("Response", slot.response)
             last = response.close or (not self._slots and (self._deaf or self._app.draining) and self._request is None)
             parts.append(render(response, now_s=self._app.now_s(), close=last, head_only=slot.head_only))
-            self._count_refusal(response.status in _REFUSALS)
+            self._count_refusal(response.status)
             if response.close:
                 self._slots.clear()
                 self._deaf = True
@@ -331,7 +341,7 @@ class Connection(asyncio.Protocol):
             self._slots[0].splice.activate()
         if not self._slots and (self._deaf or (self._app.draining and self._request is None)):
             self._finish()
-        self._balance()
+        self.balance()
 
     def write(self, data: bytes) -> None:
         """Send a part of control's answer."""
@@ -368,6 +378,28 @@ class Connection(asyncio.Protocol):
             now - self._heard_at > limits.stall_seconds or now - self._since > limits.body_seconds
         ):
             self._refuse(refusal(408, "the body did not come in time", "send the whole body without a pause"))
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def balance(self) -> None:
+        """Read only while the client reads, control takes what is sent, and not too many answers are owed."""
+        crowded = len(self._slots) > self._limits.max_pipelined
+        choked = self._splice is not None and self._splice.choked
+        resting = self._rest is not None
+        wanted = (self._stuffed or crowded or choked or resting) and self._closing_at is None
+        if self._transport is None or wanted == self._paused:
+            return
+        self._paused = wanted
+        if wanted:
+            self._transport.pause_reading()
+        else:
+            self._heard_at = self._loop.time()
+            if self._in_head:
+                self._since = self._heard_at  # the wait was ours
+            self._transport.resume_reading()
 
     def _reject(self, request: Request, response: Response) -> None:
         """Answer without looking at the body: a small one is read and thrown away, another ends the connection."""
@@ -425,19 +457,20 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def _count_refusal(self, refused: bool) -> None:
+    def _count_refusal(self, status: int) -> None:
         """Take note of an answer; at extremes, stop reading for a while from a client that gets refusals only."""
+        refused = status in _REFUSALS
         self._num_refused = self._num_refused + 1 if refused else 0
-        rest_ns = self._app.shed(self._num_refused) if refused else shed.GO_ON
+        rest_ns = self._app.shed(self._num_refused, status in _MISTAKES) if refused else shed.GO_ON
         if rest_ns == shed.CLOSE:
             self._deaf = True
         elif rest_ns != shed.GO_ON and self._rest is None:
             self._rest = self._loop.call_later(rest_ns / 1e9, self._rested)
-            self._balance()
+            self.balance()
 
     def _rested(self) -> None:
         self._rest = None
-        self._balance()
+        self.balance()
 
     def _remember(self, request: Request, plan: Plan) -> None:
         """Keep the head of a request that came whole, alone and in one piece, for those that begin with the same bytes.
@@ -464,29 +497,3 @@ class Connection(asyncio.Protocol):
     def _release(self, request: Request | None) -> None:
         if request is not None and request.plan is not None and request.plan.team is not None:
             self._app.hold(request.plan.team, -len(request.body))
-
-    def _balance(self) -> None:
-        """Read only while the client reads, control takes what is sent, and not too many answers are owed."""
-        crowded = len(self._slots) > self._limits.max_pipelined
-        choked = self._splice is not None and self._splice.choked
-        resting = self._rest is not None
-        wanted = (self._stuffed or crowded or choked or resting) and self._closing_at is None
-        if self._transport is None or wanted == self._paused:
-            return
-        self._paused = wanted
-        if wanted:
-            self._transport.pause_reading()
-        else:
-            self._heard_at = self._loop.time()
-            if self._in_head:
-                self._since = self._heard_at  # the wait was ours
-            self._transport.resume_reading()
-
-    def abort(self) -> None:
-        """End the connection now."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def balance(self) -> None:
-        """Look again whether to read: control can take more, or less."""
-        self._balance()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -37,7 +38,7 @@ class Ticket(msgspec.Struct, gc=False):
     slot: Slot
     grant: KeyGrant
     salt: bytes
-    input_digest: str
+    input_digest: bytes
     """Taken at once, so that the body need not be held while it waits."""
     started_ns: int
     asked: Asked
@@ -65,6 +66,8 @@ class Origin(NamedTuple):
     replica: str
     at_ns: int
     monotonic_ns: int
+    make_id: Callable[[int], bytes]
+    """Makes an answer's id of its place in the log."""
     cached_from: str = ""
 
 
@@ -75,7 +78,7 @@ class Recorder:
         self._config = config
         self._clock = clock
         self._cache = cache
-        self._make_id = answer_ids(config.gateway, config.answer_key)
+        self._ids_at = answer_ids(config.gateway, config.answer_key)
         self._salts, self._num_salt_bytes = b"", 0
         # Only differences matter to the log, so it is given a clock that nobody can set.
         self._log = AnswerLog(
@@ -112,7 +115,7 @@ class Recorder:
             prepared = begin(route.manifest, outcome)
         except DatahallError as error:
             return [_failed(cast("Ticket", call.context), error) for call in calls]
-        origin = Origin(route, revision, replica, self._clock.now_ns(), self._clock.monotonic_ns())
+        origin = self._origin(route, revision, replica)
         responses: list[tuple[Slot, Response]] = []
         records: list[Answer] = []
         answered: list[tuple[Ticket, Response]] = []
@@ -143,8 +146,7 @@ class Recorder:
 
     def repeat(self, route: Route, revision: int, ticket: Ticket, kept: Kept) -> Response:
         """Return a kept result as an answer of its own, with its own id and record, which names the first such answer."""
-        now_ns, monotonic_ns = self._clock.now_ns(), self._clock.monotonic_ns()
-        origin = Origin(route, revision, kept.replica, now_ns, monotonic_ns, kept.answer_id)
+        origin = self._origin(route, revision, kept.replica, kept.answer_id)
         try:
             record, response = self._answer(origin, ticket, self._log.next_sequence, kept.prepared, 0, kept.num_rows)
             self._log.append([record])
@@ -165,47 +167,54 @@ class Recorder:
         """Seal the log."""
         self._log.close(self._clock.monotonic_ns())
 
+    def _origin(self, route: Route, revision: int, replica: str, cached_from: str = "") -> Origin:
+        now_ns = self._clock.now_ns()
+        make_id = self._ids_at(revision, now_ns)
+        return Origin(route, revision, replica, now_ns, self._clock.monotonic_ns(), make_id, cached_from)
+
     def _answer(
         self, origin: Origin, ticket: Ticket, sequence: int, prepared: Prepared, start: int, stop: int
     ) -> tuple[Answer, Response]:
         route = origin.route
-        answer_id = self._make_id(sequence, origin.revision, origin.at_ns)
-        lines = b"%b: %b\r\n" % (_ID_HEADER, answer_id.encode())
+        raw_id = origin.make_id(sequence)
+        answer_id, lines = raw_id.decode(), b"%b: %b\r\n" % (_ID_HEADER, raw_id)
         write_binary = ticket.speech.write_binary if ticket.asked.binary else None
         if write_binary is None:
             body = ticket.speech.write(prepared, start, stop, ticket.asked, answer_id)
         else:
             body, num_json_bytes = write_binary(prepared, start, stop, ticket.asked)
             lines += b"%b: %d\r\n" % (LENGTH_HEADER.encode(), num_json_bytes)
+        # By their places, in a tenth of the time that names take.
         record = Answer(
-            id=answer_id,
-            gateway=self._config.gateway,
-            sequence=sequence,
-            at_ns=origin.at_ns,
-            principal=ticket.grant.principal,
-            team=route.team,
-            app=route.app,
-            version=route.version,
-            deployment=route.deployment,
-            bundle=route.bundle,
-            replica=origin.replica,
-            route_revision=origin.revision,
-            salt=ticket.salt,
-            input_digest=ticket.input_digest,
-            output_digest=salted_digest(ticket.salt, body),
-            num_rows=stop - start,
-            latency_us=(origin.monotonic_ns - ticket.started_ns) // 1000,
-            cached_from=origin.cached_from,
+            origin.at_ns,
+            sequence,
+            self._config.gateway,
+            answer_id,
+            ticket.grant.principal,
+            route.team,
+            route.app,
+            route.version,
+            route.deployment,
+            route.bundle,
+            origin.replica,
+            origin.revision,
+            ticket.salt,
+            ticket.input_digest,
+            salted_digest(ticket.salt, body),
+            stop - start,
+            (origin.monotonic_ns - ticket.started_ns) // 1000,
+            origin.cached_from,
         )
-        return record, Response(200, body, lines=lines, content_type=JSON_TYPE if write_binary is None else BINARY_TYPE)
+        content_type = JSON_TYPE if write_binary is None else BINARY_TYPE
+        return record, Response(200, body, (), False, lines, content_type)
 
 
-def salted_digest(salt: bytes, body: bytes) -> str:
-    """Return the SHA-256 of a record's salt followed by a body's exact bytes, in hexadecimal.
+def salted_digest(salt: bytes, body: bytes) -> bytes:
+    """Return the SHA-256 of a record's salt followed by a body's exact bytes.
 
     The salt has always 16 bytes, so the two cannot be cut apart in another way; without it no guess can be tested.
     """
-    return hashlib.sha256(salt + body).hexdigest()
+    return hashlib.sha256(salt + body).digest()
 
 
 def _failed(ticket: Ticket, error: DatahallError) -> tuple[Slot, Response]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
 import queue
@@ -41,6 +42,11 @@ _NUM_SAMPLE_ROWS = 1024
 INLINE_US = 1000.0
 """A batch that is expected to take longer goes to the model thread; pings wait this long at most."""
 
+MAX_BATCH_SECONDS = 60.0
+"""Twice what any client waits for an answer (`GatewayLimits.answer_seconds`)."""
+_LOOKS = 8
+"""How often within that time it is looked whether a batch hangs."""
+
 Answer = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """A batch's tensors in, its answers out."""
 
@@ -56,6 +62,8 @@ class ReplicaRequest(msgspec.Struct, frozen=True, kw_only=True):
     num_threads: int = 1
     inline_us: float = INLINE_US
     """Batches expected to take at most this long are computed on the event loop; 0 sends all to the model thread."""
+    max_batch_seconds: float = MAX_BATCH_SECONDS
+    """A batch that takes longer hangs: the process ends, so that another can take its place."""
 
 
 OpenPredictor = Callable[..., Predictor]
@@ -74,13 +82,16 @@ def run(
 ) -> int:
     """Serve the bundle until SIGTERM or SIGINT, finish what was asked, and return the exit status.
 
-    Must be called from the main thread. Raises IntegrityError where the bundle is not the one that was ordered.
+    A model that hangs ends the process by SIGALRM. Must be called from the main thread. Raises IntegrityError where the
+    bundle is not the one that was ordered.
     """
     opener = open_predictor or _engine_opener()
     predictor = opener(packed, num_threads=request.num_threads)
     server = ReplicaServer(request, predictor)
     sys.stderr.write(f"{request.replica} is warm: {server.told()}\n")
     gc.freeze()  # what the libraries made stays; looking it through again would only hold up answers
+    # Where each thread is goes to the log first; neither needs the interpreter, which native code may hold for good.
+    faulthandler.register(signal.SIGALRM, chain=True)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -88,10 +99,27 @@ def run(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        watch = loop.create_task(end_if_it_hangs(server))
         await server.serve(stop, listening)
+        watch.cancel()
 
     uvloop.run(main())
     return 0
+
+
+async def end_if_it_hangs(server: ReplicaServer) -> None:
+    """Have the kernel end this process (SIGALRM) as soon as one batch takes longer than it may.
+
+    The alarm is put off for as long as this loop runs and the model thread's batch is young. It goes off where that
+    batch hangs, and as well where one hangs on the loop itself, or holds the interpreter's lock: so pings, which such a
+    replica may well answer, are no excuse.
+    """
+    longest_s = server.request.max_batch_seconds
+    look_s = longest_s / _LOOKS
+    while True:
+        if (age_s := server.batch_age_s()) < longest_s:
+            signal.setitimer(signal.ITIMER_REAL, longest_s + look_s - age_s)
+        await asyncio.sleep(look_s)
 
 
 def end_without_memory(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -129,6 +157,7 @@ class ReplicaServer:
         self._work: queue.SimpleQueue[tuple[_Connection, Frame] | None] = queue.SimpleQueue()
         self._connections: set[_Connection] = set()
         self._num_open = 0
+        self._computing_since: float | None = None
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -172,6 +201,11 @@ class ReplicaServer:
         times = ", ".join(f"{sample.num_rows}: {sample.time_us:.0f}" for sample in self.samples)
         return f"batches of {self.max_rows} rows are best; microseconds by rows: {times}"
 
+    def batch_age_s(self) -> float:
+        """Return for how long the model thread has been at its batch; 0 while it waits for one."""
+        since = self._computing_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def ask(self, connection: _Connection, frame: Frame) -> None:
         """Answer one request now where that is quick and the model is free, else queue it for the model thread."""
         if not self._num_open and self._timings.expect_us(frame.header.num_rows) <= self.request.inline_us:
@@ -199,7 +233,9 @@ class ReplicaServer:
     def _compute(self) -> None:
         while (work := self._work.get()) is not None:
             connection, frame = work
+            self._computing_since = time.monotonic()
             reply, time_us = self._timed(frame)
+            self._computing_since = None
             self._loop.call_soon_threadsafe(self._answered, connection, frame.header.num_rows, reply, time_us)
 
     def _answered(self, connection: _Connection, num_rows: int, reply: bytes, time_us: float) -> None:

@@ -18,8 +18,8 @@ _NAME = re.compile(r".+-[0-9]{15}\.(open|sealed)")
 _DECODER = msgspec.msgpack.Decoder(Answer)
 
 
-class _Time(msgspec.Struct):
-    """All of a record that is read to seal it."""
+class _Time(msgspec.Struct, array_like=True):
+    """All of a record that is read to seal it: its first field."""
 
     at_ns: int
 

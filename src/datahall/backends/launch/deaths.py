@@ -28,6 +28,7 @@ _SIGNALS = {
     signal.SIGKILL: "was killed, most often for want of memory on this machine",
     signal.SIGTERM: "was told to stop",
     signal.SIGINT: "was interrupted",
+    signal.SIGALRM: "hung, and ended itself",
     signal.SIGSEGV: "crashed (segmentation fault)",
     signal.SIGBUS: "crashed (bus error)",
     signal.SIGABRT: "aborted itself",

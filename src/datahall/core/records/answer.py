@@ -9,17 +9,18 @@ import msgspec
 from datahall.core.records.base import Record
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record of the answer log; `id` is what the client was given.
 
     Inputs and outputs appear only as digests keyed with `salt`: without the salt, which erasure removes,
-    nobody can test a guess against them. What has its default is not written, so older records read alike.
+    nobody can test a guess against them. There is one for every answer, so fields are written by their places and not by
+    their names: a new one goes to the end, with a default, and older records read alike.
     """
 
-    id: str
-    gateway: str
-    sequence: int
     at_ns: int
+    sequence: int
+    gateway: str
+    id: str
     principal: str
     team: str
     app: str
@@ -29,8 +30,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     replica: str
     route_revision: int
     salt: bytes
-    input_digest: str
-    output_digest: str
+    input_digest: bytes
+    """SHA-256 of the salt and the request's exact body; `output_digest` of the salt and the answer's."""
+    output_digest: bytes
     num_rows: int
     latency_us: int
     cached_from: str = ""

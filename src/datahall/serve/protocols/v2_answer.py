@@ -41,25 +41,37 @@ class V2Writer:
         self._outputs = {described["name"]: _Output(described) for described in describe_outputs(manifest)}
         self._names = tuple(self._outputs)
         self._head = _encode({"model_name": app, "model_version": number, "outputs": []})[:-2]
+        self._usual = self._leads(self._names, 1)
 
     def write(self, prepared: Prepared, start: int, stop: int, asked: Asked, answer_id: str) -> bytes:  # noqa: ARG002  all writers' signature
         """Return the response to the request whose rows are `start` to `stop` of the batch.
 
         Raises DatahallError where one of them has a number that is not finite.
         """
-        num_rows = b"%d" % (stop - start)
-        parts = [self._head]
-        for name in asked.outputs:
-            output = self._outputs[name]
-            values = prepared.rows[name][start:stop]
+        alone = stop - start == 1
+        usual = alone and asked.outputs == self._names
+        parts: list[bytes] = []
+        for output, lead in self._usual if usual else self._leads(asked.outputs, stop - start):
+            values = prepared.rows[output.name][start:stop]
             if output.is_text:
                 data = _encode(values)
             elif output.width is None:
                 data = encode_finite(values)
             else:
-                data = encode_finite(values[0] if stop - start == 1 else list(chain.from_iterable(values)))
-            parts += (output.head, num_rows, output.middle, data, b"},")
-        return _end(parts, asked)
+                data = encode_finite(values[0] if alone else list(chain.from_iterable(values)))
+            parts += (lead, data)
+        parts.append(_tail(asked))
+        return b"".join(parts)
+
+    def _leads(self, names: tuple[str, ...], num_rows: int) -> list[tuple[_Output, bytes]]:
+        """Return for each output everything between the data of the one before and its own."""
+        outputs = [self._outputs[name] for name in names]
+        befores = [self._head, *[b"},"] * len(outputs)]
+        leads = [
+            b"%b%b%d%b" % (before, one.head, num_rows, one.middle)
+            for before, one in zip(befores, outputs, strict=False)
+        ]
+        return list(zip(outputs, leads, strict=True))
 
     def write_binary(self, prepared: Prepared, start: int, stop: int, asked: Asked) -> tuple[bytes, int]:
         """Return the response with the outputs of `asked.binary` as bytes, and how long its JSON is.
@@ -81,11 +93,12 @@ class V2Writer:
             width = b"]" if output.width is None else b",%d]" % output.width
             size = b',"parameters":{%b"%b":%d}},' % (output.binary_end, SIZE.encode(), len(tail[-1]))
             parts += (output.head, num_rows, width, size)
-        head = _end(parts, asked)
+        parts[-1] = parts[-1][:-2]  # as `_tail` begins
+        parts.append(_tail(asked))
+        head = b"".join(parts)
         return b"".join([head, *tail]), len(head)
 
 
-def _end(parts: list[bytes], asked: Asked) -> bytes:
-    parts[-1] = parts[-1][:-1]  # the last comma
-    parts.append(b'],"id":%b}' % _encode(asked.id) if asked.id else b"]}")
-    return b"".join(parts)
+def _tail(asked: Asked) -> bytes:
+    """Return what follows the last output's data."""
+    return b'}],"id":%b}' % _encode(asked.id) if asked.id else b"}]}"
