@@ -418,6 +418,22 @@ def test_a_queue_that_is_empty_as_an_interval_ends_still_stands_if_it_was_long()
     assert not queue.standing, "in this interval nobody waited"
 
 
+def test_each_interval_is_judged_by_itself():
+    queue, now = standing()
+    for look_ms, waited_ms in ((100, 1000), (200, 20), (201, 0), (300, 0)):
+        assert look_ms == 100 or queue.standing
+        queue.drain()
+        for key in range(20):
+            queue.offer(item(key, since_ns=now + (look_ms - waited_ms) * MS), 1)
+        queue.put_back(tuple(item(key, since_ns=now + (look_ms - waited_ms) * MS) for key in range(100)))
+        queue.take(now + look_ms * MS, 1)
+    assert not queue.standing
+    queue.drain()
+    queue.put_back(tuple(item(key, since_ns=now) for key in range(110)))
+    queue.take(now + 450 * MS, 1)
+    assert not queue.standing, "once it stands no more, its head has to wait too long for a while again"
+
+
 def test_a_queue_without_requests_stands_no_more_after_its_interval():
     queue, now = standing()
     queue.take(now + 100 * MS, 1)
