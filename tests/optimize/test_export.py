@@ -1,9 +1,11 @@
 import numpy as np
+import onnx
 import pytest
 
 from datahall.core.errors import UserError
 from datahall.data.frames import load_columns
 from datahall.engines.bundle import bundle_digest, unpack
+from datahall.engines.onnx import MODEL_FILE, OUTPUT_NAMES
 from datahall.engines.open import open_predictor
 from datahall.engines.skops import dump_model, load_model
 from datahall.optimize import job
@@ -69,6 +71,15 @@ def test_every_model_is_exported_to_onnx_and_proven_equal(blobs, task, num_class
     else:
         for name in ("label", "lower", "upper"):
             np.testing.assert_allclose(answers[0][name], answers[1][name], rtol=TOLERANCE, atol=1e-4)
+
+
+def test_the_onnx_form_works_out_the_scores_and_nothing_else(blobs):
+    table = small_table(blobs, task="classification", num_classes=3)
+    exported = job.run(export_request(table, train(train_request(table, "mlp"), blobs, no_report)), blobs, no_report)
+    _, files = unpack(blobs.get(exported.bundles[0], team=TEAM))
+    graph = onnx.load_from_string(bytes(files[MODEL_FILE])).graph
+    assert [output.name for output in graph.output] == [OUTPUT_NAMES["classification"]]
+    assert not {"ArgMax", "ArrayFeatureExtractor"} & {node.op_type for node in graph.node}, "no label is worked out"
 
 
 @pytest.fixture(scope="module")

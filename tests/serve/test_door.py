@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 import uvloop
@@ -44,7 +45,7 @@ class Gateway:
         self.place, self.guests, self.empty = place, set(), asyncio.Event()
         own = kind(fileno=os.dup(listener.fileno()))
         own.setblocking(False)
-        self.door = Door(own, Board(board), place, lambda: Guest(self))
+        self.door = Door(own, lambda: Guest(self), board=Board(board), place=place)
 
 
 class House:
@@ -100,6 +101,33 @@ def test_control_without_the_board_one_gateway_gets_more(monkeypatch):
     monkeypatch.setattr(Board, "somebody_has_fewer", lambda *_: False)
     took = in_house(2, share_out)
     assert took.count(0) != took.count(1)
+
+
+async def rounds_until_all_are_in(num_clients):
+    """Return in how many rounds of its loop a lone gateway takes clients who all wait at its door."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(num_clients)]
+    inside, rounds = set(), 0
+    gateway = SimpleNamespace(
+        door=SimpleNamespace(inside=lambda _: None), guests=inside, place=0, empty=asyncio.Event()
+    )
+    door = Door(listener, lambda: Guest(gateway))
+    while len(inside) < num_clients:
+        await asyncio.sleep(0)
+        rounds += 1
+    door.close()
+    for client in clients:
+        client.close()
+    return rounds
+
+
+def test_a_lone_gateway_takes_who_waits_in_few_rounds_of_its_loop():
+    assert uvloop.run(rounds_until_all_are_in(60)) < 20
+
+
+def test_control_one_a_round_they_wait_for_as_many_rounds(monkeypatch):
+    monkeypatch.setattr("datahall.serve.door._NUM_AT_ONCE", 1)
+    assert uvloop.run(rounds_until_all_are_in(60)) >= 60
 
 
 def test_one_that_hangs_with_fewer_connections_holds_up_nobody():

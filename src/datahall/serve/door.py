@@ -1,9 +1,12 @@
-"""Where several gateways take connections from one listening socket, each about as many as the others.
+"""Where a gateway takes connections, and several from one listening socket: each about as many as the others.
 
 Why one socket and not SO_REUSEPORT: the queue of a socket of its own dies with its gateway, and a gateway that is
 stopped or hangs keeps being given its share of the connections. What waits at a shared socket is taken by whoever
 lives. The price of sharing is balance: the kernel wakes all, and the same one may always be the first. So each writes
 on a board how many connections it has, and whoever has more than another waits a moment before it takes one.
+
+Taken are many at a time: an event loop takes one a round (libuv), and where a round answers a thousand requests those who
+knock meanwhile would wait for seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ WAIT_S: Final = 0.002
 REST_S: Final = 0.1
 """After the system had no descriptor or memory for one more connection."""
 _NUM_BYTES: Final = 8
-_NUM_AT_ONCE: Final = 16
+_NUM_AT_ONCE: Final = 64
 
 
 class Board:
@@ -59,12 +62,18 @@ def make_board(num_gateways: int) -> int:
 
 
 class Door:
-    """Takes connections from a shared listening socket, one at a time, for a gateway with a place on the board."""
+    """Takes connections from a listening socket, which a gateway with a place on the board shares."""
 
     def __init__(
-        self, listener: socket.socket, board: Board, place: int, make: Callable[[], asyncio.BaseProtocol]
+        self,
+        listener: socket.socket,
+        make: Callable[[], asyncio.BaseProtocol],
+        *,
+        board: Board | None = None,
+        place: int = 0,
     ) -> None:
-        """`listener` must not block; it is closed with the door, which ends it for nobody else."""
+        """`listener` is closed with the door, which ends it for nobody else. Without a board all that comes is taken."""
+        listener.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._listener, self._board, self._place, self._make = listener, board, place, make
         self._coming: set[asyncio.Task[object]] = set()
@@ -91,14 +100,17 @@ class Door:
             self._wait.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        self._board[self._place] = ABSENT
-        self._board.close()
+        if self._board is not None:
+            self._board[self._place] = ABSENT
+            self._board.close()
 
     def _knock(self) -> None:
-        if self._board.somebody_has_fewer(self._place):
-            self._pause(WAIT_S)
-        else:
-            self._take(1)
+        for _ in range(_NUM_AT_ONCE):
+            if self._board is not None and self._board.somebody_has_fewer(self._place):
+                self._pause(WAIT_S)
+                return
+            if not self._take():
+                return
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
@@ -108,23 +120,25 @@ class Door:
         """Take what nobody else has taken meanwhile."""
         self._wait = None
         self._loop.add_reader(self._listener, self._knock)
-        self._take(_NUM_AT_ONCE)
+        for _ in range(_NUM_AT_ONCE):
+            if not self._take():
+                return
 
-    def _take(self, num_most: int) -> None:
-        for _ in range(num_most):
-            try:
-                connection, _ = self._listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):  # another was faster, or whoever came has left
-                return
-            except OSError:
-                self._loop.remove_reader(self._listener)
-                self._pause(REST_S)
-                return
-            connection.setblocking(False)
-            task: asyncio.Task[object] = self._loop.create_task(self._enter(connection))
-            self._coming.add(task)
-            task.add_done_callback(self._entered)
-            self._count(self._num_inside)
+    def _take(self) -> bool:
+        """Take one connection; False where there is none, or none can be taken now."""
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # another was faster, or whoever came has left
+            return False
+        except OSError:
+            self._pause(REST_S)
+            return False
+        connection.setblocking(False)
+        task: asyncio.Task[object] = self._loop.create_task(self._enter(connection))
+        self._coming.add(task)
+        task.add_done_callback(self._entered)
+        self._count(self._num_inside)
+        return True
 
     async def _enter(self, connection: socket.socket) -> None:
         try:
@@ -138,5 +152,5 @@ class Door:
 
     def _count(self, num_inside: int) -> None:
         self._num_inside = num_inside
-        if self._is_open:
+        if self._is_open and self._board is not None:
             self._board[self._place] = num_inside + len(self._coming)

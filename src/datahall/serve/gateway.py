@@ -90,7 +90,6 @@ class Gateway:
         self._bodies = HeldBodies(config.limits.max_held_bytes)
         self._shedding = shed.ShedState()
         self._shed_view = shed.ShedView(config.limits.max_refusals_per_s, config.limits.max_refusals_in_a_row)
-        self._server: asyncio.Server | None = None
         self._door: Door | None = None
         self._told = ""
         self._handing_over = False
@@ -112,7 +111,7 @@ class Gateway:
             loop.create_task(_every(sweep, self._sweep)),
         ]
         await self._reach()
-        await self._open()
+        self._open()
         self._acknowledge()
 
     async def _reach(self) -> None:
@@ -122,26 +121,21 @@ class Gateway:
         while self._follower.index is not None and not self._follower.all_ready and loop.time() < end:  # noqa: ASYNC110  (lanes have no event of their own)
             await asyncio.sleep(_REACH_POLL_S)
 
-    async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        make = lambda: Connection(self)  # noqa: E731  a factory, named for the calls below
-        descriptor, board = self.config.listen_fd, self.config.board_fd
-        if descriptor is not None and board is not None:
-            self._door = Door(_listening(descriptor), Board(board), self.config.place, make)
-            self.port = self._door.port
-            return
-        if descriptor is not None:
-            self._server = await loop.create_server(make, sock=_listening(descriptor), backlog=4096)
-        else:
-            self._server = await loop.create_server(make, self.config.host, self.config.port, backlog=4096)
-        self.port = self._server.sockets[0].getsockname()[1]
+    def _open(self) -> None:
+        config = self.config
+        listener = (
+            socket.create_server((config.host, config.port), family=_family(config.host), backlog=4096)
+            if config.listen_fd is None
+            else socket.socket(fileno=config.listen_fd)
+        )
+        board = None if config.board_fd is None else Board(config.board_fd)
+        self._door = Door(listener, lambda: Connection(self), board=board, place=config.place)
+        self.port = self._door.port
 
     async def drain(self) -> None:
         """Finish what was asked, then stop: readiness turns false at once, connections end with their next answer."""
         self.draining = True
         self._acknowledge()
-        if self._server is not None:
-            self._server.close()
         if self._door is not None:
             self._door.close()
         await self._hand_over()
@@ -443,10 +437,8 @@ def _decision_files(config: GatewayConfig) -> DecisionFiles | None:
     return DecisionFiles(Path(config.decisions), config.gateway, max_bytes=config.decision_bytes)
 
 
-def _listening(descriptor: int) -> socket.socket:
-    listener = socket.socket(fileno=descriptor)
-    listener.setblocking(False)
-    return listener
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 async def _every(seconds: float, act: Callable[[], Awaitable[None] | None]) -> None:
