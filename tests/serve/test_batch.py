@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datahall.serve.batch import BatchQueue, BatchSettings, Item
@@ -309,32 +309,6 @@ def test_time_counts_from_when_the_head_began_to_wait_too_long(waited_ms):
             queue.offer(item(key, since_ns=(look_ms - head_ms) * MS), 1)
         queue.take(look_ms * MS, 1)
     assert queue.standing is (waited_ms == 21)
-
-
-@example([(1, 0)] * 8 + [(1, at * MS) for at in range(1, 93)] + [(1, 97 * MS)] * 100, 1)
-@example([(10, 0)] * 20, 10)
-@given(st.lists(st.tuples(st.integers(1, 10), st.integers(0, 200 * MS)), min_size=1, max_size=60), st.integers(1, 25))
-def test_a_burst_that_is_worked_off_within_two_intervals_is_never_refused(burst, max_rows):
-    queue = BatchQueue(BatchSettings(max_rows=max_rows, linger=0.0))
-    queue.finished(max_rows, max_rows, max_rows * MS, 0)
-    coming, left = [], 200
-    for rows, at_ns in sorted(burst, key=lambda one: one[1]):
-        num_rows = min(rows, max_rows, left)  # a row takes a millisecond, and there is time for `left` more
-        if num_rows:
-            coming.append((min(at_ns, (200 - left) * MS), num_rows))
-            left -= num_rows
-    now = 0
-    while coming or len(queue):
-        while coming and coming[0][0] <= now:
-            at_ns, num_rows = coming.pop(0)
-            assert queue.offer(item(at_ns, num_rows, since_ns=at_ns), 1) == "taken"
-        taken = queue.take(now, 1)
-        assert not taken.shed
-        assert not queue.standing
-        num_rows = sum(one.num_rows for batch in taken.batches for one in batch)
-        now += num_rows * MS
-        queue.finished(1, num_rows, num_rows * MS, now)
-    assert now <= 200 * MS
 
 
 def test_only_what_has_waited_longer_than_the_target_is_shed():
