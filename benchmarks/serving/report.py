@@ -21,7 +21,14 @@ def text(results: Results) -> str:
     """Return everything that was seen, as lines for a terminal."""
     parts = [_head(results)]
     parts += [_table(results, model, title) for model, title in MODELS.items() if results.servers(model)]
-    parts += [_bars(results), _crowds(results), _duties(results), _batches(results), _demands(results)]
+    parts += [
+        _bars(results),
+        _crowds(results),
+        _duties(results),
+        _batches(results),
+        _bounds(results),
+        _demands(results),
+    ]
     parts.append(_missing(results))
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -137,6 +144,23 @@ def _batches(results: Results) -> Iterator[str]:
         yield "microseconds a row of the model alone, by the rows of a call"
     for model, rows in results.rows_us.items():
         yield f"  {MODELS[model]:<40}" + "  ".join(f"{number}: {cost:.2f}" for number, cost in rows.items())
+
+
+def _bounds(results: Results) -> Iterator[str]:
+    """Say what no server of this kind could do here, whatever it costs."""
+    speed, echo_p99 = (
+        results.median(OURS, "digits", 64, "answers_per_s"),
+        results.median("echo", "digits", 64, "latency_ms_p99"),
+    )
+    if speed and echo_p99:
+        yield f"64 connections that always wait for {speed:,.0f} answers/s wait {64_000 / speed:.2f} ms on average (Little's law):"
+        yield f"  twice the echo's p99 ({2 * echo_p99:.2f} ms) needs {64_000 / (2 * echo_p99):,.0f} answers/s, were all answers as quick as the average"
+    hop, alone = (
+        results.median("hop", "digits", 1, "latency_ms_p50"),
+        results.median("echo", "digits", 1, "latency_ms_p50"),
+    )
+    if hop and alone:
+        yield f"1 connection: {alone:.3f} ms to a bare protocol, {hop:.3f} ms with a process behind it, nothing else done in either (p50)"
 
 
 def _demands(results: Results) -> Iterator[str]:

@@ -35,8 +35,8 @@ PEERS = {
     "ray": Way("/predict", "rows"),
 }
 OURS = Way("/v2/models/{model}/infer", "v2")
-ECHOES = {"echo": Way("/predict", "rows"), "asgi": Way("/predict", "rows")}
-"""Limits: a bare protocol, and a bare application under uvicorn."""
+ECHOES = {name: Way("/predict", "rows") for name in ("echo", "hop", "asgi")}
+"""Limits: a bare protocol, the same with a process behind it, and a bare application under uvicorn."""
 
 
 class Target(NamedTuple):

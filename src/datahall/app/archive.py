@@ -19,7 +19,7 @@ from datahall.ledger import tree
 from datahall.registry.segments import segments_holding
 from datahall.serve.answers import AnswerIdParts
 from datahall.serve.segment_files import SEALED, Segment, find_local, is_of
-from datahall.serve.stored import MEDIA_TYPE, StoredSegment, decode_segment, encode_segment, leaf_of
+from datahall.serve.stored import MEDIA_TYPE, StoredSegment, decode_segment, encode_segment
 
 _NUM_CACHED = 4
 
@@ -83,7 +83,7 @@ class Archive:
             stored = self._load(segment)
             answer = stored.answer(parts.sequence - stored.first_sequence)
             if answer is not None and is_of(answer, parts):
-                return Kept(answer, merkle_root(stored.leaf_list()), "kept")
+                return Kept(answer, tree.root_over(stored.leaf_list()).hex(), "kept")
             erased = erased or (answer is None and _spans(segment, parts))
         return Kept(None, None, "erased" if erased else "lost")
 
@@ -128,12 +128,7 @@ class Archive:
 
 def root_of(segment: Segment) -> str:
     """Return the Merkle root over one leaf for each record of a segment on this disk, in hexadecimal."""
-    return merkle_root([leaf_of(record) for record in segment.raw])
-
-
-def merkle_root(leaves: list[bytes]) -> str:
-    """Return the Merkle root (RFC 6962) over leaves of 32 bytes, in hexadecimal."""
-    return tree.root_over([tree.leaf_hash(leaf) for leaf in leaves]).hex()
+    return tree.root_over([tree.leaf_hash(record) for record in segment.raw]).hex()
 
 
 def _spans(segment: AnswerSegment, parts: AnswerIdParts) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 
 import msgspec
 
 from datahall.core.errors import IntegrityError
 from datahall.core.records import Answer
+from datahall.ledger.tree import leaf_hash
 from datahall.serve.segment_files import decode
 
 MEDIA_TYPE = "application/vnd.datahall.answers"
@@ -18,8 +18,8 @@ class StoredSegment(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway's answers from `first_sequence` on, in order.
 
     In the place of an erased answer stands its leaf alone, so the root over all leaves stays what the ledger holds. A
-    leaf is the SHA-256 of the record, which holds its own random salt of 128 bits: it tells nothing about its record to
-    anyone who does not have it.
+    leaf is RFC 6962's hash of the record's exact bytes, in which is a random salt of 128 bits: it tells nothing about its
+    record to anyone who does not have it.
     """
 
     gateway: str
@@ -30,7 +30,9 @@ class StoredSegment(msgspec.Struct, frozen=True, kw_only=True):
 
     def leaf_list(self) -> list[bytes]:
         """Return one 32-byte leaf for each answer, in order."""
-        return [self.leaves[index] if record is None else leaf_of(record) for index, record in enumerate(self.records)]
+        return [
+            self.leaves[index] if record is None else leaf_hash(record) for index, record in enumerate(self.records)
+        ]
 
     def answer(self, index: int) -> Answer | None:
         """Return the answer at one place, None where it was erased. Raises IndexError."""
@@ -43,11 +45,6 @@ class StoredSegment(msgspec.Struct, frozen=True, kw_only=True):
         leaves = {index: leaf for index, leaf in enumerate(self.leaf_list()) if index in gone or index in self.leaves}
         records = tuple(None if index in leaves else record for index, record in enumerate(self.records))
         return msgspec.structs.replace(self, records=records, leaves=leaves)
-
-
-def leaf_of(record: bytes) -> bytes:
-    """Return the leaf of a record's exact bytes, 32 bytes."""
-    return hashlib.sha256(record).digest()
 
 
 def encode_segment(segment: StoredSegment) -> bytes:
