@@ -85,10 +85,10 @@ def _gateways(results: Results) -> Iterator[Line]:
     one, two = (results.median(name, "digits", 64, "cpu_us_per_answer") for name in (OURS, "two gateways"))
     alone = None if one is None else ("one gateway", one)
     yield _over("processor time an answer, two gateways over one", 1.1, two, alone, at_least=False)
-    one, two = (results.median(name, "wide", 64, "answers_per_s") for name in ("one gateway", "two gateways"))
+    one, two = (results.median(name, "slow", 64, "answers_per_s") for name in ("one gateway", "two gateways"))
     alone = None if one is None else ("one gateway", one)
     yield _over("answers/s of a slow model, two gateways on two cores over one on one", 1.5, two, alone)
-    cost = results.median("one gateway", "wide", 64, "cpu_us_per_answer")
+    cost = results.median("one gateway", "slow", 64, "cpu_us_per_answer")
     yield Line("processor time an answer of that slow model", 100.0, at_least=True, unit="us", seen=cost)
 
 

@@ -12,7 +12,7 @@ from benchmarks.serving.rounds import ALL, CROWD
 MODELS = {
     "digits": "a net (128, 64) over 64 columns",
     "tumours": "a forest of 100 trees over 30 columns",
-    "wide": "a net (2048, 2048) over 64 columns",
+    "slow": "8,000 boosted trees over 64 columns",
 }
 _BAR = 40
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.serving.cases import DIGITS, DIGITS_SKLEARN, TUMOURS, TUMOURS_SKLEARN, WIDE_ONE, WIDE_TWO
+from benchmarks.serving.cases import DIGITS, DIGITS_SKLEARN, SLOW_ONE, SLOW_TWO, TUMOURS, TUMOURS_SKLEARN
 from benchmarks.serving.drive import load
 from benchmarks.serving.hall import Hall
 from benchmarks.serving.machine import pss_mb
@@ -23,8 +23,8 @@ _HALLS = (
     ("datahall, scikit-learn", DIGITS_SKLEARN, 1, (64,)),
     ("datahall", TUMOURS, 1, (1, 64)),
     ("datahall, scikit-learn", TUMOURS_SKLEARN, 1, (64,)),
-    ("one gateway", WIDE_ONE, 1, (64,)),
-    ("two gateways", WIDE_TWO, 2, (64,)),
+    ("one gateway", SLOW_ONE, 1, (64,)),
+    ("two gateways", SLOW_TWO, 2, (64,)),
     ("two gateways", DIGITS, 2, (64,)),
 )
 """By which name, which application, behind how many gateways (two have both cores), at which numbers of connections."""
@@ -63,7 +63,7 @@ def contestants(peers: list[str], *, cores: tuple[int, int], environments: Path,
 
     found = [Contestant(name, "digits", ALL, limit(name)) for name in ECHOES]
     for number, (server, case, num_gateways, levels) in enumerate(_HALLS):
-        model = "wide" if case.name.startswith("wide") else case.template
+        model = "slow" if case.name.startswith("slow") else case.template
         found.append(Contestant(server, model, levels, hall(number, one if num_gateways == 1 else both)))
     found.append(Contestant("datahall, new heads", "digits", (64,), hall(0, one), fresh=True))
     found += [Contestant(name, "digits", ALL, other(name, "digits")) for name in peers]

@@ -19,8 +19,9 @@ candidates = st.lists(
 ).map(tuple)
 
 
-def choose(*waits_ns, draw=0.0, due=""):
-    some = tuple(Candidate(name, wait, name in due) for name, wait in zip("abcdefgh", waits_ns, strict=False))
+def choose(*waits_ns, draw=0.0, due="", home=""):
+    waits = zip("abcdefgh", waits_ns, strict=False)
+    some = tuple(Candidate(name, wait, name in due, name == home) for name, wait in waits)
     return decide(None, RouteView(some), Batch(1), 0, draw)
 
 
@@ -39,8 +40,8 @@ def test_equal_waits_go_by_id(draw):
     assert choose(5.0, 5.0, draw=draw)[1] == "a"
 
 
-def test_nobody_is_due_who_is_not_said_to_be():
-    assert not Candidate("a", 1.0).due
+def test_nobody_is_due_or_its_own_who_is_not_said_to_be():
+    assert (Candidate("a", 1.0).due, Candidate("a", 1.0).home) == (False, False)
 
 
 def test_the_only_one_gets_it():
@@ -49,6 +50,34 @@ def test_the_only_one_gets_it():
 
 def test_whoever_is_due_comes_first_by_id():
     assert choose(1.0, 900.0, 2.0, 800.0, due="db")[1:] == ("b", "a doubt about it must end")
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5, 0.99])
+def test_its_own_gets_it_while_it_is_about_as_quick_as_any(draw):
+    assert choose(100.0, 125.0, 110.0, home="b", draw=draw)[1:] == ("b", "the gateway's own")
+    assert choose(0.0, 0.0, home="b", draw=draw)[1] == "b"
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5, 0.99])
+def test_its_own_is_one_among_the_others_where_it_is_slower(draw):
+    assert choose(100.0, 126.0, home="b", draw=draw)[1:] == ("a", "the shorter predicted wait of two")
+    assert choose(0.0, 1.0, home="b", draw=draw)[1] == "a", "nothing is known of the other yet: it is tried"
+
+
+def test_a_doubt_comes_before_its_own():
+    assert choose(1.0, 1.0, home="a", due="b")[1] == "b"
+
+
+@given(candidates, st.integers(0, 7), draws)
+def test_its_own_never_costs_more_than_a_quarter(some, which, draw):
+    own = some[which % len(some)]
+    some = tuple(Candidate(one.id, one.wait_ns, home=one is own) for one in some)
+    _, chosen, reason = decide(None, RouteView(some), Batch(3), 7, draw)
+    if reason == "the gateway's own":
+        assert chosen == own.id
+        assert own.wait_ns <= 1.25 * min(one.wait_ns for one in some)
+    elif len(some) > 1:
+        assert own.wait_ns > 1.25 * min(one.wait_ns for one in some)
 
 
 def test_nobody_to_choose_from_is_a_mistake_of_ours():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -24,10 +25,11 @@ def faults(world):
     }
 
 
+@pytest.mark.parametrize("place", [None, 1], ids=["alone", "its own"])
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("fault", ["killed", "stopped", "slowed", "failing"])
-def test_a_faulty_replica_costs_nobody_an_answer_and_is_out_within_three_seconds(fault, seed):
-    world = World(seed=seed)
+def test_a_faulty_replica_costs_nobody_an_answer_and_is_out_within_three_seconds(fault, seed, place):
+    world = World(seed=seed, place=place)
     world.load(2.0)
     assert world.lane.serving == ("a", "b", "c")
     faults(world)[fault](world.links["b"])
@@ -255,6 +257,25 @@ def test_batches_are_no_larger_than_most_replicas_want_them():
     world.settle()
     assert world.failed() == []
     assert {rows for link in world.links.values() for rows in link.batches} == {4}
+
+
+def answered_by(place):
+    """By whom a client's lone requests are answered after the first ones, how often each."""
+    world = World(2, place=place)
+    world.load(1.0)
+    clients = world.load(2.0, every_ms=20.0)
+    world.settle()
+    return Counter(client.replica for client in clients)
+
+
+def test_each_of_several_gateways_asks_another_replica_first():
+    assert answered_by(0)["a"] > 90
+    assert answered_by(1)["b"] > 90
+    assert answered_by(3)["b"] > 90, "with more gateways than replicas they share"
+
+
+def test_control_a_gateway_that_is_alone_asks_both():
+    assert min(answered_by(None).values()) > 20
 
 
 def test_a_retired_replica_answers_what_it_has_and_is_closed():

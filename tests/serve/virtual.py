@@ -123,7 +123,7 @@ class Client:
 class World:
     """A lane of `num` replicas and the clients that ask it."""
 
-    def __init__(self, num=3, seed=0, files=None, **settings):
+    def __init__(self, num=3, seed=0, files=None, place=None, **settings):
         self.timers = Timers()
         self.links, self.clients, self.decisions = {}, [], []
         self.replicas = tuple(RouteReplica(id=name, address=name) for name in "abcdefgh"[:num])
@@ -137,6 +137,7 @@ class World:
             decisions=files,
             draw=random.Random(seed).random,  # noqa: S311  a simulation, which must be repeatable
             timers=self.timers,
+            place=place,
         )
 
     def route(self, replicas):

@@ -64,11 +64,18 @@ class Fleet:
     """The ports of one lane. Every method's time is an argument, in nanoseconds of a monotonic clock."""
 
     def __init__(
-        self, *, draw: Draw, changed: Callable[[], None], decided: Decided | None, log: PolicyLog | None
+        self,
+        *,
+        draw: Draw,
+        changed: Callable[[], None],
+        decided: Decided | None,
+        log: PolicyLog | None,
+        place: int | None = None,
     ) -> None:
-        """`log` keeps some of the choices of a replica."""
+        """`log` keeps some of the choices of a replica; `place` is the gateway's among several, None where it is alone."""
         self.ports: dict[str, Port] = {}
         self._draw, self._changed, self._decided, self._log = draw, changed, decided, log
+        self._place = place
         self._num_chosen = 0
 
     @property
@@ -114,12 +121,14 @@ class Fleet:
 
     def _choose(self, idle: list[Port], num_rows: int, now_ns: int) -> Port:
         num = len(self.ports)
+        own = None if self._place is None else sorted(self.ports)[self._place % num]
         candidates = tuple(
             route.Candidate(
                 port.replica.id,
                 port.pace.time_ns(num_rows),
                 health.is_due(port.health, now_ns - port.sent_ns)
                 or health.is_forgotten(self._num_chosen - port.chosen_at, num),
+                port.replica.id == own,
             )
             for port in idle
         )

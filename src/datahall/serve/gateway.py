@@ -76,6 +76,7 @@ class Gateway:
                 answered=self._answered,
                 decided=self._decisions.decided if self._decisions is not None else None,
                 decisions=self._decisions,
+                place=config.place if config.board_fd is not None else None,
             ),
             clock=clock,
             switch_seconds=config.limits.switch_seconds,

@@ -108,9 +108,10 @@ class Lane:
         decisions: DecisionFiles | None = None,
         draw: Draw = uniform,
         timers: Timers | None = None,
+        place: int | None = None,
     ) -> None:
         """Connect to the route's replicas. `decided` is told whenever a replica's health changes its state; of other
-        decisions `decisions` keeps some.
+        decisions `decisions` keeps some. `place` is the gateway's among several, None where it is alone.
         """
         self.route = route
         self.revision = -1
@@ -120,7 +121,9 @@ class Lane:
         self._transport, self._clock, self._answered = transport, clock, answered
         self._queue: BatchQueue[Call] = BatchQueue(settings)
         self._log = log_of(decisions, "retry")
-        self._fleet = Fleet(draw=draw, changed=self._changed, decided=decided, log=log_of(decisions, "route"))
+        self._fleet = Fleet(
+            draw=draw, changed=self._changed, decided=decided, log=log_of(decisions, "route"), place=place
+        )
         self._flights: dict[Flight, None] = {}
         self._late: dict[Flight, None] = {}
         """Those of the flights whose batch waits for an idle replica that answers it sooner."""
