@@ -10,13 +10,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import datahall
 from benchmarks.serving.cases import Case
 from benchmarks.serving.machine import free_port
-from benchmarks.serving.servers import OURS, Running, running, target
+from benchmarks.serving.servers import OURS, START_SECONDS, Running, StartError, running, target
+from datahall.core.hall import HallPaths
 
 LIMITS = "rate_per_s: 1000000, burst: 100000, concurrency: 4096"
 """Nobody reaches them here, but every request is counted against them."""
@@ -40,7 +42,7 @@ class Hall:
 
     def __init__(self, case: Case, build: Path, *, num_gateways: int = 1) -> None:
         """Carry `case` through its lifecycle below `build`; what the same code has done there before is reused."""
-        self.case = case
+        self.case, self._num_gateways = case, num_gateways
         self._folder = _place(build) / f"{case.name}-{num_gateways}"
         self._build = build
         hall = self._folder / "hall"
@@ -75,7 +77,18 @@ class Hall:
         asked = target(OURS, self.case.name, self.case.template, port, self._headers)
         log = self._build / "logs" / f"{self._folder.name}.log"
         with running(command, asked, cores=cores, log=log, environment=self._environment) as server:
+            self._wait_for_gateways()
             yield server
+
+    def _wait_for_gateways(self) -> None:
+        """Return once all take connections: the first one has answered, but it would keep all that come before another does."""
+        folder, end = HallPaths(self.folder).runtime(), time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            states = [json.loads(path.read_bytes()) for path in folder.glob("gateway-*.json")]
+            if sum(bool(state["port"]) for state in states) >= self._num_gateways:
+                return
+            time.sleep(0.01)
+        raise StartError(f"of {self._num_gateways} gateways not all take connections")
 
     def _do(self, *words: str) -> str:
         done = subprocess.run(  # noqa: S603  (our own command)

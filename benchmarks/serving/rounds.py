@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ _HALLS = (
     ("two gateways", DIGITS, 2, (64,)),
 )
 """By which name, which application, behind how many gateways (two have both cores), at which numbers of connections."""
+FAILURES = (StartError, WrongAnswerError, RuntimeError, OSError, HTTPException)
+"""What one server does wrong, which ends nobody else's measurement."""
 _CROWD_SECONDS = 5
 _CROWD_TIMEOUT_S = 5.0
 
@@ -78,7 +81,7 @@ def warm_up(everybody: list[Contestant], results: Results) -> list[Contestant]:
         try:
             with each.start():
                 able.append(each)
-        except (StartError, WrongAnswerError) as error:
+        except FAILURES as error:
             results.missing[f"{each.server}, {each.model}"] = str(error)
             print(f"  {each.server} ({each.model}) is left out: {error}", flush=True)
     return able
@@ -94,7 +97,7 @@ def play(
             try:
                 with each.start() as server:
                     results.samples.append(_sample(each, server, number, seconds=seconds, core=core, fresh=fresh))
-            except (StartError, WrongAnswerError, RuntimeError) as error:
+            except FAILURES as error:
                 results.missing[f"{each.server}, {each.model}, round {number}"] = str(error)
                 print(f"  round {number}: {each.server} ({each.model}): {error}", flush=True)
                 continue
@@ -115,7 +118,7 @@ def crowd(able: list[Contestant], results: Results, *, core: int) -> None:
                 level = load(server, CROWD, seconds=_CROWD_SECONDS, core=core, timeout_s=_CROWD_TIMEOUT_S)
                 recovery_s = server.seconds_to_answer()
                 growth_mb = server.tree.pss_mb() - before
-        except (StartError, WrongAnswerError, RuntimeError) as error:
+        except FAILURES as error:
             results.missing[f"{each.server}, {CROWD} connections"] = str(error)
             continue
         results.crowds.append(Crowd(server=each.server, level=level, recovery_s=recovery_s, growth_mb=growth_mb))

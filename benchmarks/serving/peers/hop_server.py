@@ -39,7 +39,9 @@ class Link(asyncio.Protocol):
         """Answer the clients whose replies are whole."""
         whole, self.num_bytes = divmod(self.num_bytes + len(data), len(REPLY))
         for _ in range(whole):
-            self.waiting.popleft().write(ANSWER)
+            client = self.waiting.popleft()
+            if not client.is_closing():
+                client.write(ANSWER)
 
 
 class Behind(asyncio.Protocol):
