@@ -158,7 +158,7 @@ def test_no_nonce_is_used_twice_even_where_a_write_failed(tmp_path):
 
 
 def test_equal_records_look_different_in_every_segment():
-    frames = {SegmentSeal(KEY, "g1", 0).frame([b"same"], offset=HEADER_BYTES, index=0) for _ in range(5)}
+    frames = {SegmentSeal(KEY, "g1", 0).frame(b"\x91\xa4same", offset=HEADER_BYTES, index=0) for _ in range(5)}
     assert len(frames) == 5
 
 

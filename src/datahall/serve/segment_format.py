@@ -1,7 +1,7 @@
 r"""The bytes of an answer log segment: a header, one encrypted frame a write, and an end mark once nothing follows.
 
-    header   `DHANSW1\n` | salt, 16 random bytes | check, 16 bytes
-    frame    u32 length | u64 counter | AES-256-GCM of the write's records, each `u32 length | record`
+    header   `DHANSW2\n` | salt, 16 random bytes | check, 16 bytes
+    frame    u32 length | u64 counter | AES-256-GCM of the write's records, a MessagePack array
     end      u32 2^32 - 1 | MAC, 16 bytes
 
 Two keys come of the hall's answer key, the salt, the gateway and the first sequence (HMAC-SHA512 as a PRF, RFC 2104):
@@ -16,9 +16,9 @@ from __future__ import annotations
 import hmac
 import os
 import struct
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -26,13 +26,13 @@ from datahall.core.errors import IntegrityError
 
 HEADER_BYTES: Final = 40
 MAX_FRAME_BYTES: Final = 64 << 20
-MAX_RECORD_BYTES: Final = 1 << 16
 
-_MAGIC: Final = b"DHANSW1\n"
+_MAGIC: Final = b"DHANSW2\n"
 _SALT_BYTES: Final = 16
 _MAC_BYTES: Final = 16
 _FRAME: Final = struct.Struct(">IQ")
 _LENGTH: Final = struct.Struct(">I")
+_RECORDS: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _PLACE: Final = struct.Struct(">QQ")
 _END: Final = _LENGTH.pack(2**32 - 1)
 
@@ -63,11 +63,10 @@ class SegmentSeal:
         """Return the bytes with which the segment begins."""
         return _MAGIC + self.salt + self._mac(b"header")
 
-    def frame(self, records: Sequence[bytes], *, offset: int, index: int) -> bytes:
-        """Return the frame of one write at `offset` in the file, whose first record is the segment's `index`-th."""
+    def frame(self, records: bytes, *, offset: int, index: int) -> bytes:
+        """Return the frame of one write at `offset` in the file: an encoded array, whose first record is the segment's `index`-th."""
         counter, self._counter = self._counter, self._counter + 1
-        plain = b"".join(_LENGTH.pack(len(record)) + record for record in records)
-        sealed = self._cipher.encrypt(_nonce(counter), plain, _PLACE.pack(offset, self._first + index))
+        sealed = self._cipher.encrypt(_nonce(counter), records, _PLACE.pack(offset, self._first + index))
         return _FRAME.pack(len(sealed), counter) + sealed
 
     def end(self, *, offset: int, num_records: int) -> bytes:
@@ -101,7 +100,7 @@ class SegmentSeal:
             plain = self._cipher.decrypt(_nonce(counter), data[start:stop], _PLACE.pack(offset, self._first + index))
         except (InvalidTag, ValueError):  # ValueError: shorter than a tag
             return None
-        return list(_split(plain)), stop
+        return [bytes(record) for record in _RECORDS.decode(plain)], stop
 
     def _mac(self, what: bytes) -> bytes:
         return hmac.digest(self._mac_key, what, "sha256")[:_MAC_BYTES]
@@ -126,14 +125,3 @@ def open_seal(data: bytes, key: bytes, gateway: str, first_sequence: int) -> Seg
 
 def _nonce(counter: int) -> bytes:
     return counter.to_bytes(12, "big")
-
-
-def _split(plain: bytes) -> Sequence[bytes]:
-    """Return the records of a frame that was authenticated, so they are as they were written."""
-    records, offset = [], 0
-    while offset < len(plain):
-        (length,) = _LENGTH.unpack_from(plain, offset)
-        offset += _LENGTH.size
-        records.append(plain[offset : offset + length])
-        offset += length
-    return records

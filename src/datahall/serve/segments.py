@@ -25,7 +25,7 @@ from datahall.core.durable import remove, rename, sync_data, sync_file, sync_fol
 from datahall.core.errors import IntegrityError, StorageFullError, UnavailableError
 from datahall.core.records import Answer
 from datahall.serve.segment_files import OPEN, SEALED, Segment, first_sequence, read_segment, segment_files
-from datahall.serve.segment_format import MAX_RECORD_BYTES, SegmentSeal, open_seal
+from datahall.serve.segment_format import MAX_FRAME_BYTES, SegmentSeal, open_seal
 
 _ENCODER = msgspec.msgpack.Encoder()
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -91,8 +91,8 @@ class AnswerLog:
         answers = list(answers)
         numbers = range(self.next_sequence, self.next_sequence + len(answers))
         assert [answer.sequence for answer in answers] == list(numbers), "an answer's place tells its number"
-        records = [_ENCODER.encode(answer) for answer in answers]
-        assert all(len(record) <= MAX_RECORD_BYTES for record in records), "a record is a few hundred bytes"
+        records = _ENCODER.encode(answers)
+        assert len(records) < MAX_FRAME_BYTES, "a record is a few hundred bytes"
         self.check_room()
         try:
             if self._descriptor < 0:
@@ -103,8 +103,8 @@ class AnswerLog:
             raise kind(
                 f"the answer log cannot be written: {error.strerror}", hint="free some disk space, then ask again"
             ) from error
-        self.next_sequence += len(records)
-        self._num_records += len(records)
+        self.next_sequence += len(answers)
+        self._num_records += len(answers)
         self._dirty = True
 
     def sync_work(self) -> Callable[[], None] | None:

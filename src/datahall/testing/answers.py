@@ -31,4 +31,4 @@ _SOME = Answer(
 
 def some_answer(sequence: int, **fields: Any) -> Answer:
     """Return a record of the answer log that is as good as any, but for `fields`."""
-    return msgspec.structs.replace(_SOME, id=f"ans_{sequence}", sequence=sequence, **fields)
+    return msgspec.structs.replace(_SOME, **{"id": f"ans_{sequence}", "sequence": sequence, **fields})
