@@ -32,7 +32,12 @@ TARGETS: dict[str, tuple[str, ...]] = {
         f"datahall.policy.{name}": (f"tests/policy/test_{name}.py",)
         for name in ("admit", "concurrency", "rate", "share")
     },
-    "datahall.serve.admission": ("tests/serve/test_admission.py", "tests/serve/test_admission_shares.py"),
+    "datahall.serve.admission": (
+        "tests/serve/test_admission.py",
+        "tests/serve/test_admission_calm.py",
+        "tests/serve/test_admission_edges.py",
+        "tests/serve/test_admission_shares.py",
+    ),
     "datahall.stats.multiple": ("tests/stats/test_multiple.py", "tests/policy/test_gate.py"),
     "datahall.policy.route": ("tests/policy/test_route.py",),
     "datahall.policy.health": ("tests/policy/test_health.py",),
