@@ -21,20 +21,20 @@ from datahall.backends.db.snapshot import snapshot
 from datahall.backends.db.sqlite import SqliteCatalogue
 from datahall.core.clock import SystemClock
 from datahall.core.hall import HallPaths
-from datahall.core.records import Act, Answer, Artifact
+from datahall.core.records import Act, Artifact
 from datahall.ledger.sequencer import integrate
 from datahall.ledger.verify import verify_hall
 from datahall.security.keys import KeyRing
 from datahall.serve.segments import AnswerLog
+from datahall.testing.answers import some_answer
 from datahall.testing.catalogue import app, declare
 
 CANARY = b"canary-of-the-hall"
 
 
 def answer(log, more=0, gateway="g1"):
-    fields = dict.fromkeys(Answer.__struct_fields__, CANARY.decode())
-    numbers = {"sequence": log.next_sequence + more, "at_ns": 1, "route_revision": 1, "num_rows": 1, "latency_us": 1}
-    return Answer(**{**fields, **numbers, "gateway": gateway, "salt": b"s" * 16})
+    words = dict.fromkeys(("principal", "team", "app", "version", "deployment", "bundle", "replica"), CANARY.decode())
+    return some_answer(log.next_sequence + more, gateway=gateway, **words)
 
 
 class Built:
