@@ -32,7 +32,7 @@ from datahall.testing.tables import TEAM, small_table
 GOLDEN = {
     "data": (1, "afb8c31a92e92900"),
     "train": (2, "6ec9482a1e2fef4a"),
-    "export": (1, "3b02b35e43b317a2"),
+    "export": (2, "3b02b35e43b317a2"),
     "evaluate": (2, "444480a304940777"),
     "gate": (2, "49a064ca4da642ed"),
 }

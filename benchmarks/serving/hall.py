@@ -85,7 +85,10 @@ class Hall:
         folder, end = HallPaths(self.folder).runtime(), time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             states = [json.loads(path.read_bytes()) for path in folder.glob("gateway-*.json")]
-            if sum(bool(state["port"]) for state in states) >= self._num_gateways:
+            living = [
+                state for state in states if Path(f"/proc/{state['pid']}").exists()
+            ]  # a killed run leaves its own
+            if sum(bool(state["port"]) for state in living) >= self._num_gateways:
                 return
             time.sleep(0.01)
         raise StartError(f"of {self._num_gateways} gateways not all take connections")

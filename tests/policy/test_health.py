@@ -43,6 +43,14 @@ def test_each_fault_ejects_after_its_number_of_times_and_not_before(events, reas
     assert decide(before, THREE, events[-1], 0, 0.0)[2] == reason
 
 
+@pytest.mark.parametrize("num_ejections", [1_000, 5_000, 10**9])
+def test_one_that_is_ill_for_hours_waits_as_long_as_the_longest(num_ejections):
+    state = Health("half_open", num_ejections=num_ejections)
+    after, decisions = run([Failed()] * 5, state=state)
+    assert decisions[0] == "eject"
+    assert after.until_ns - 100 * S <= 2 * health.LAST_OPEN_NS
+
+
 def test_one_good_batch_ends_both_rows():
     assert run([SLOW, SLOW, GOOD, SLOW, SLOW])[0].phase == "closed"
     assert run([Failed()] * 4 + [GOOD] + [Failed()] * 4)[0].phase == "closed"

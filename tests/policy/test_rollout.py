@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datahall.policy.rollout import (
+    LAST_RETRY_S,
     DeploymentView,
     ReplicaEnded,
     ReplicaView,
@@ -12,6 +13,7 @@ from datahall.policy.rollout import (
     RolloutView,
     Routed,
     Tick,
+    _after_failure,
     decide,
 )
 
@@ -199,3 +201,7 @@ def test_nothing_is_remembered_of_a_deployment_that_is_gone():
     known, gone = Retry(num_failures=1, not_before_ns=9), Retry(num_failures=3, not_before_ns=9)
     state, _, _ = act(view([deployment("dep_2")]), {"dep_2": known, "dep_1": gone}, now=1)
     assert state == {"dep_2": known}
+
+
+def test_one_that_dies_again_and_again_for_days_waits_as_long_as_the_longest():
+    assert _after_failure(Retry(num_failures=5_000, not_before_ns=0), 0).not_before_ns == int(LAST_RETRY_S * 1e9)

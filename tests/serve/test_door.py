@@ -97,6 +97,17 @@ def test_two_gateways_get_as_many_connections_each():
     assert took.count(0) == took.count(1) == 10
 
 
+def test_who_insists_takes_a_part_and_leaves_the_others_theirs(monkeypatch):
+    taken = []
+    monkeypatch.setattr(Door, "_take", lambda _: taken.append(1) or True)
+
+    async def act(house):
+        house.open(0).door._insist()
+        return len(taken)
+
+    assert in_house(2, act) <= 16
+
+
 def test_control_without_the_board_one_gateway_gets_more(monkeypatch):
     monkeypatch.setattr(Board, "somebody_has_fewer", lambda *_: False)
     took = in_house(2, share_out)

@@ -41,6 +41,16 @@ def answer(sequence, gateway="g1", at_ns=1_000_000):
     )
 
 
+def test_a_segment_of_another_version_is_told_of_and_not_taken_for_a_torn_one(tmp_path):
+    path = tmp_path / "g1-000000000000000.open"
+    path.write_bytes(b"DHANSW1\n" + bytes(100))
+    with pytest.raises(IntegrityError, match="another version"):
+        read_segment(path, KEY)
+    with pytest.raises(IntegrityError, match="another version"):
+        AnswerLog(tmp_path, "g1", KEY, now_ns=0)
+    assert path.exists()
+
+
 def write(log, num, at_ns=1_000_000):
     log.append([answer(log.next_sequence + offset, log.gateway, at_ns) for offset in range(num)])
 

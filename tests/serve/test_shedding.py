@@ -127,6 +127,15 @@ def test_a_client_with_a_few_mistakes_notices_nothing_of_another_that_tries_keys
                 assert connection._rest is None or connection._transport.get_extra_info("peername")[1] != port
 
 
+def test_what_anybody_may_ask_makes_up_for_no_mistake(up, kit):
+    world = up(max_refusals_per_s=100, max_refusals_in_a_row=1000)
+    free = kit.request("GET", "/healthz")
+    with world.client() as client:
+        client.send((wrong(kit, 401) * 8 + free) * 3)
+        world.until(lambda: rests(world))
+        assert [client.reply().status for _ in range(27)] == ([401] * 8 + [200]) * 3
+
+
 @pytest.mark.parametrize("status", MISTAKES)
 def test_mistakes_in_a_hall_that_can_afford_them_make_nobody_rest(up, kit, status):
     """The negative control: the limits that a hall has."""

@@ -38,7 +38,9 @@ DOUBT_NS = 150_000_000
 """A replica whose last batch was late or failed is tried so often, until the doubt ends in one way or the other."""
 NUM_PASSED = 16
 """A replica is tried that has been passed over so many times for each of the deployment's: whoever was the slowest once
-would else never be asked again, and nobody would know how it is now. Among equals chance alone never comes so far."""
+would else never be asked again, and nobody would know how it is now; nor how one is that is no gateway's own."""
+MAX_DOUBLINGS = 30
+"""Beyond it a wait doubles no more: what has failed a thousand times would have no number for its wait."""
 FIRST_OPEN_NS = 1_000_000_000
 LAST_OPEN_NS = 5_000_000_000
 """Not long: trying an ill replica costs one batch, and clients get its answer from another one if it is late."""
@@ -210,5 +212,6 @@ def _open(state: Health, now: int, draw: float, num_free: int = 0) -> Health:
     num_ejections = max(0, state.num_ejections - num_forgotten) + 1
     wait_ns = 0.0
     if num_ejections > num_free:
-        wait_ns = min(FIRST_OPEN_NS * 2.0 ** (num_ejections - num_free - 1), LAST_OPEN_NS) * (1.0 + draw / 5.0)
+        doublings = min(num_ejections - num_free - 1, MAX_DOUBLINGS)
+        wait_ns = min(FIRST_OPEN_NS * 2.0**doublings, LAST_OPEN_NS) * (1.0 + draw / 5.0)
     return Health("open", num_ejections=num_ejections, until_ns=now + int(wait_ns))

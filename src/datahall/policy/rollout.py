@@ -8,6 +8,8 @@ import msgspec
 
 FIRST_RETRY_S = 0.5
 LAST_RETRY_S = 30.0
+MAX_DOUBLINGS = 30
+"""Beyond it a wait doubles no more: what has failed a thousand times would have no number for its wait."""
 STEADY_S = 60.0
 """A deployment whose replicas have all been ready for so long has its failures forgotten."""
 
@@ -116,7 +118,7 @@ def decide(
 
 def _after_failure(retry: Retry | None, now: int) -> Retry:
     num_failures = (retry.num_failures if retry else 0) + 1
-    wait_s = min(FIRST_RETRY_S * 2.0 ** (num_failures - 1), LAST_RETRY_S)
+    wait_s = min(FIRST_RETRY_S * 2.0 ** min(num_failures - 1, MAX_DOUBLINGS), LAST_RETRY_S)
     return Retry(num_failures=num_failures, not_before_ns=now + int(wait_s * 1e9))
 
 

@@ -38,10 +38,11 @@ def decide(state: None, view: RouteView, event: Batch, now: int, draw: float) ->
     """Return the id of the replica that gets the batch, and why.
 
     The gateway's own gets it while it is about as quick as any: gateways that do not tell each other what they send would
-    else often choose the same one while another has nothing to do. Otherwise two different ones are drawn and the one with the shorter predicted wait is taken (Mitzenmacher 2001, the power of
-    two choices): many gateways that know the same figures do not all run to one replica. Equal waits go by id. A
-    replica that is due comes before all, the first by id. `now` is not used. The whole of `draw` is: its integer part
-    after scaling chooses the first, what is left of it the second.
+    else often choose the same one while another has nothing to do. Otherwise two different ones are drawn and the one
+    with the shorter predicted wait is taken (Mitzenmacher 2001, the power of two choices): many gateways that know the
+    same figures do not all run to one replica. Equal waits go by id. A replica that is due comes before all, the first by
+    id. `now` is not used. The whole of `draw` is: its integer part after scaling chooses the first, what is left of it the
+    second.
     """
     del event, now
     assert view.candidates, "somebody must be there to choose from"

@@ -118,7 +118,7 @@ class BatchQueue(Generic[T]):
 
     @property
     def standing(self) -> bool:
-        """Whether more comes than can be answered: requests have waited longer than the target for an interval."""
+        """Whether more comes than can be answered, by the rule at the head of this module."""
         return self._standing
 
     def cap(self, max_rows: int) -> None:

@@ -26,6 +26,8 @@ REST_S: Final = 0.1
 """After the system had no descriptor or memory for one more connection."""
 _NUM_BYTES: Final = 8
 _NUM_AT_ONCE: Final = 64
+_NUM_INSISTED: Final = 16
+"""Of what nobody else has taken meanwhile: the others may only be busy, and then want their part."""
 
 
 class Board:
@@ -120,7 +122,7 @@ class Door:
         """Take what nobody else has taken meanwhile."""
         self._wait = None
         self._loop.add_reader(self._listener, self._knock)
-        for _ in range(_NUM_AT_ONCE):
+        for _ in range(_NUM_INSISTED):
             if not self._take():
                 return
 

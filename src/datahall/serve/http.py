@@ -315,7 +315,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(render(response, now_s=self._app.now_s(), close=False))
         self._since = self._loop.time()
         if response.status in _REFUSALS or self._num_refused:
-            self._count_refusal(response.status)
+            self._count_refusal(response)
             if self._deaf:
                 self._finish()
         return True
@@ -328,7 +328,7 @@ class Connection(asyncio.Protocol):
             response = cast("Response", slot.response)
             last = response.close or (not self._slots and (self._deaf or self._app.draining) and self._request is None)
             parts.append(render(response, now_s=self._app.now_s(), close=last, head_only=slot.head_only))
-            self._count_refusal(response.status)
+            self._count_refusal(response)
             if response.close:
                 self._slots.clear()
                 self._deaf = True
@@ -457,12 +457,13 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def _count_refusal(self, status: int) -> None:
+    def _count_refusal(self, response: Response) -> None:
         """Take note of an answer; at extremes, stop reading for a while from a client that gets refusals only."""
-        refused = status in _REFUSALS
-        self._num_refused = self._num_refused + 1 if refused else 0
-        rest_ns = self._app.shed(self._num_refused, status in _MISTAKES) if refused else shed.GO_ON
-        if rest_ns == shed.CLOSE:
+        if response.status not in _REFUSALS:  # `lines` has an answer's id: what anybody may ask makes up for nothing
+            self._num_refused = 0 if response.lines else self._num_refused
+            return
+        self._num_refused += 1
+        if (rest_ns := self._app.shed(self._num_refused, response.status in _MISTAKES)) == shed.CLOSE:
             self._deaf = True
         elif rest_ns != shed.GO_ON and self._rest is None:
             self._rest = self._loop.call_later(rest_ns / 1e9, self._rested)

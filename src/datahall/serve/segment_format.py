@@ -28,6 +28,7 @@ HEADER_BYTES: Final = 40
 MAX_FRAME_BYTES: Final = 64 << 20
 
 _MAGIC: Final = b"DHANSW2\n"
+_FAMILY: Final = b"DHANSW"
 _SALT_BYTES: Final = 16
 _MAC_BYTES: Final = 16
 _FRAME: Final = struct.Struct(">IQ")
@@ -109,11 +110,18 @@ class SegmentSeal:
 def open_seal(data: bytes, key: bytes, gateway: str, first_sequence: int) -> SegmentSeal | None:
     """Return the seal of a segment's bytes, None where not even the header was wholly written before power failed.
 
-    Raises IntegrityError for a header that was made under another key, or for another gateway or place in the log:
-    reading on would take every record for a torn one.
+    Raises IntegrityError for a header that was made under another key, by another version of Datahall, or for another
+    gateway or place in the log: reading on would take every record for a torn one.
     """
-    if len(data) < HEADER_BYTES or not data.startswith(_MAGIC):
+    if len(data) < HEADER_BYTES:
         return None
+    if not data.startswith(_MAGIC):
+        if not data.startswith(_FAMILY):
+            return None
+        raise IntegrityError(
+            "another version of Datahall wrote this answer segment",
+            hint="start the version that wrote it once more, and stop it: it seals what is open",
+        )
     seal = SegmentSeal(key, gateway, first_sequence, data[len(_MAGIC) : len(_MAGIC) + _SALT_BYTES])
     if not hmac.compare_digest(seal.header(), data[:HEADER_BYTES]):
         raise IntegrityError(

@@ -14,7 +14,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 CODE_VERSIONS: dict[Stage, int] = {
     "data": 1,
     "train": 2,
-    "export": 1,
+    "export": 2,
     "evaluate": 2,
     "gate": 2,
     "register": 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -92,17 +91,8 @@ def _serve(hall: Hall, num_gateways: int) -> int:
 
 
 def _beside(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Start work that may take its time: where processor time is short, answers go first.
-
-    Niceness 10 leaves it a tenth of a core that others want whole, twice what it needs to keep up with 20,000 answers/s.
-    """
-
-    def run() -> None:
-        if sys.platform == "linux":  # elsewhere it would be the whole process's
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        work()
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    """Start work that goes on beside the API."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     return thread
 
