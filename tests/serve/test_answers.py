@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datahall.core.errors import IntegrityError, NotFoundError, UnavailableError
-from datahall.core.records import Answer
 from datahall.serve.answers import AnswerIdParts, make_answer_id, open_answer_id
 from datahall.serve.segment_files import find_local, first_sequence, read_segment, segment_files
 from datahall.serve.segments import AnswerLog
+from datahall.testing.answers import some_answer
 
 KEY = b"0123456789abcdef"
 
@@ -60,25 +60,7 @@ def test_any_text_is_refused_without_a_crash(text):
 
 def answer(sequence, at_ns=1_000_000_000):
     parts = AnswerIdParts(gateway="g1", sequence=sequence, route_revision=3, at_ns=at_ns)
-    return Answer(
-        id=make_answer_id(parts, KEY),
-        gateway="g1",
-        sequence=sequence,
-        at_ns=at_ns,
-        principal="p",
-        team="t",
-        app="a",
-        version="1.0.0",
-        deployment="d",
-        bundle="b",
-        replica="r",
-        route_revision=3,
-        salt=os.urandom(16),
-        input_digest=b"i",
-        output_digest=b"o",
-        num_rows=1,
-        latency_us=5,
-    )
+    return some_answer(sequence, id=make_answer_id(parts, KEY), at_ns=at_ns, route_revision=3, salt=os.urandom(16))
 
 
 def write(log, count):
